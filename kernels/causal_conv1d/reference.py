@@ -1,0 +1,26 @@
+"""Depthwise causal convolution, SiLU, with the last taps carried from call to call."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv_state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Convolve `x` over time, each channel by itself, and apply SiLU.
+
+    x (batch, l, channels); weight (channels, d_conv); bias (channels,) or None;
+    conv_state (batch, d_conv - 1, channels): the inputs just before `x`, oldest first; not
+    changed. Accumulates in float32.
+    Returns y with the shape and dtype of x, and the state after `x` in conv_state's dtype.
+    """
+    length, d_conv = x.shape[1], weight.shape[1]
+    padded = torch.cat((conv_state.to(x.dtype), x), dim=1)  # (b, d_conv - 1 + l, c)
+    taps = weight.float().t()  # (d_conv, c)
+    y = padded[:, :length].float() * taps[0]
+    for tap in range(1, d_conv):
+        y = y + padded[:, tap : tap + length].float() * taps[tap]
+    if bias is not None:
+        y = y + bias.float()
+    return F.silu(y).to(x.dtype), padded[:, length:].to(conv_state.dtype)
