@@ -1,0 +1,275 @@
+"""The Mamba-2 language model in plain torch: prefill for long runs, pass and commit for short ones.
+
+After "Transformers are SSMs" (arXiv 2405.21060). Parameter names are Hugging Face's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.state import RecurrentState
+from kernels.causal_conv1d import causal_conv1d
+from kernels.gated_rmsnorm import gated_rmsnorm
+from kernels.ssd_chunk_scan import ssd_chunk_scan
+from kernels.ssm_pass import ssm_commit, ssm_pass
+
+if TYPE_CHECKING:
+    from engine.config import Mamba2Config
+
+FLOAT32_PARAMETERS = ("A_log", "mixer.D", "dt_bias")
+
+
+@dataclass(frozen=True, eq=False)
+class InputLog:
+    """The per-token inputs of one layer's recurrence: all that a commit needs.
+
+    xBC (batch, l, conv_dim), before the convolution; x (batch, l, nheads, headdim) and
+    B (batch, l, ngroups, d_state), after it; dt (batch, l, nheads) float32, after softplus.
+    """
+
+    xBC: Tensor
+    x: Tensor
+    B: Tensor
+    dt: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """The result of reading l tokens from a base state that stays as it was.
+
+    logits (l, vocab_size) float32; hidden (l, d_model): what the logits were computed from.
+    """
+
+    logits: Tensor
+    hidden: Tensor
+    base: RecurrentState
+    logs: tuple[InputLog, ...]
+    A: Tensor
+
+    def __len__(self) -> int:
+        """Give the number of tokens read."""
+        return self.hidden.shape[0]
+
+    def commit(self, n: int) -> RecurrentState:
+        """Give the state after the first n tokens; n = 0 is the base itself, shared.
+
+        Touches no weight of the model: all layers go through the recurrence as one batch.
+        Raises ValueError when n is not in 0 to the number of tokens of the pass.
+        """
+        if not 0 <= n <= len(self):
+            raise ValueError(f"cannot commit {n} tokens of a pass over {len(self)}")
+        if n == 0:
+            return self.base
+        xBC = torch.stack([log.xBC[:, :n] for log in self.logs])  # (layers, b, n, conv_dim)
+        taps = self.base.conv_state.shape[2]
+        # Cloned, or the state would keep the whole concatenation alive.
+        conv_state = torch.cat((self.base.conv_state, xBC), dim=2)[:, :, -taps:].clone()
+        # batch is 1: the layers take its place
+        x, B, dt = (torch.cat([getattr(log, k) for log in self.logs]) for k in ("x", "B", "dt"))
+        ssm_state = ssm_commit(x, dt, self.A, B, self.base.ssm_state[:, 0], n)
+        return RecurrentState(conv_state, ssm_state[:, None])
+
+
+class Mixer(nn.Module):
+    """The Mamba-2 block between two residual additions."""
+
+    def __init__(self, config: Mamba2Config) -> None:
+        """Make the block's parameters, uninitialized as torch leaves them."""
+        super().__init__()
+        self.config = config
+        self.in_proj = nn.Linear(config.d_model, config.d_in_proj, bias=False)
+        self.conv1d = nn.Conv1d(
+            config.conv_dim,
+            config.conv_dim,
+            config.d_conv,
+            groups=config.conv_dim,
+            bias=config.conv_bias,
+        )
+        # The recurrence's own parameters stay float32 whatever the weights are.
+        self.A_log = nn.Parameter(torch.empty(config.nheads, dtype=torch.float32))
+        self.D = nn.Parameter(torch.empty(config.nheads, dtype=torch.float32))
+        self.dt_bias = nn.Parameter(torch.empty(config.nheads, dtype=torch.float32))
+        self.norm = RMSNorm(config.d_inner, config.norm_eps)
+        self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=False)
+
+    @property
+    def A(self) -> Tensor:
+        """Give the decay rates (nheads,), negative, float32."""
+        return -torch.exp(self.A_log.float())
+
+    def project(self, u: Tensor, conv_state: Tensor) -> tuple[Tensor, InputLog, Tensor, Tensor]:
+        """Give z, the inputs of the recurrence, C and the convolution's state after `u`.
+
+        u (batch, l, d_model); conv_state (batch, d_conv - 1, conv_dim), only read.
+        """
+        c = self.config
+        z, xBC, dt = self.in_proj(u).split((c.d_inner, c.conv_dim, c.nheads), dim=-1)
+        convolved, after = causal_conv1d(
+            xBC, self.conv1d.weight[:, 0], self.conv1d.bias, conv_state
+        )
+        x, B, C = convolved.split((c.d_inner, *(c.ngroups * c.d_state,) * 2), dim=-1)
+        dt = F.softplus(dt.float() + self.dt_bias.float())
+        if c.dt_limit != (0.0, math.inf):
+            dt = dt.clamp(*c.dt_limit)
+        log = InputLog(
+            xBC,
+            x.unflatten(-1, (c.nheads, c.headdim)),
+            B.unflatten(-1, (c.ngroups, c.d_state)),
+            dt,
+        )
+        return z, log, C.unflatten(-1, (c.ngroups, c.d_state)), after
+
+    def finish(self, y: Tensor, z: Tensor) -> Tensor:
+        """Gate, norm and project y (batch, l, nheads, headdim) back to (batch, l, d_model)."""
+        c = self.config
+        normed = gated_rmsnorm(y.flatten(-2), z, self.norm.weight, c.norm_eps, c.ngroups)
+        return self.out_proj(normed)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm with a weight, computed in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        """Make the weight (width,)."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize the last dimension of a float32 x; the result has the weight's dtype."""
+        scaled = F.rms_norm(x.float(), x.shape[-1:], None, self.eps)
+        return (scaled * self.weight.float()).to(self.weight.dtype)
+
+
+class Block(nn.Module):
+    """Norm, mixer, residual."""
+
+    def __init__(self, config: Mamba2Config) -> None:
+        """Make one layer."""
+        super().__init__()
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.mixer = Mixer(config)
+
+    def prefill(
+        self, residual: Tensor, conv_state: Tensor, ssm_state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read residual (batch, l, d_model) float32 in chunks; give it on, and both states."""
+        mixer = self.mixer
+        z, log, C, conv_state = mixer.project(self.norm(residual), conv_state)
+        y, ssm_state = ssd_chunk_scan(
+            log.x, log.dt, mixer.A, log.B, C, mixer.D, ssm_state, mixer.config.chunk_size
+        )
+        return residual + mixer.finish(y, z).float(), conv_state, ssm_state
+
+    def forward(
+        self, residual: Tensor, conv_state: Tensor, ssm_state: Tensor
+    ) -> tuple[Tensor, InputLog]:
+        """Read a short run; the states are only read. Gives the residual on, and the input log."""
+        mixer = self.mixer
+        z, log, C, _ = mixer.project(self.norm(residual), conv_state)
+        y = ssm_pass(log.x, log.dt, mixer.A, log.B, C, mixer.D, ssm_state)
+        return residual + mixer.finish(y, z).float(), log
+
+
+class Backbone(nn.Module):
+    """Embeddings, layers, final norm."""
+
+    def __init__(self, config: Mamba2Config) -> None:
+        """Make all layers."""
+        super().__init__()
+        self.embeddings = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm_f = RMSNorm(config.d_model, config.norm_eps)
+
+
+class Mamba2(nn.Module):
+    """A Mamba-2 language model."""
+
+    def __init__(
+        self,
+        config: Mamba2Config,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Make the parameters on `device` ("meta" makes shapes alone), without meaningful values.
+
+        The recurrence's A_log, D and dt_bias are float32 in any dtype.
+        """
+        super().__init__()
+        self.config = config
+        with torch.device(device or "cpu"):
+            self.backbone = Backbone(config)
+            self.lm_head = (
+                None
+                if config.tie_embeddings
+                else nn.Linear(config.d_model, config.vocab_size, bias=False)
+            )
+        for name, parameter in self.named_parameters():
+            if not name.endswith(FLOAT32_PARAMETERS):
+                parameter.data = parameter.data.to(dtype)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Give the layers in order."""
+        return cast("list[Block]", list(self.backbone.layers))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Give the dtype of the weights."""
+        return self.backbone.embeddings.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Give the device of the weights."""
+        return self.backbone.embeddings.weight.device
+
+    def initial_state(self, batch: int = 1) -> RecurrentState:
+        """Give the state before any token."""
+        return RecurrentState.zeros(self.config, batch=batch, dtype=self.dtype, device=self.device)
+
+    def prefill(
+        self, tokens: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
+        """Read tokens (batch, l) in chunks, from `state` (None: from nothing), which is only read.
+
+        Returns hidden (batch, l, d_model), normed, in the model's dtype, and the state after them.
+        Differentiable: training goes through here.
+        """
+        state = state or self.initial_state(tokens.shape[0])
+        residual = self.backbone.embeddings(tokens).float()
+        conv_states, ssm_states = [], []
+        for i, block in enumerate(self.blocks):
+            residual, conv_state, ssm_state = block.prefill(
+                residual, state.conv_state[i], state.ssm_state[i]
+            )
+            conv_states.append(conv_state)
+            ssm_states.append(ssm_state)
+        after = RecurrentState(torch.stack(conv_states), torch.stack(ssm_states))
+        return self.backbone.norm_f(residual), after
+
+    def forward(self, tokens: Tensor, base: RecurrentState) -> Pass:
+        """Read a short run of tokens (l,) from `base` (batch 1), which is only read."""
+        residual = self.backbone.embeddings(tokens[None]).float()
+        logs = []
+        for i, block in enumerate(self.blocks):
+            residual, log = block(residual, base.conv_state[i], base.ssm_state[i])
+            logs.append(log)
+        hidden = self.backbone.norm_f(residual)[0]  # (l, d_model)
+        return Pass(self.logits(hidden), hidden, base, tuple(logs), self.A)
+
+    @property
+    def A(self) -> Tensor:
+        """Give the decay rates of all layers (n_layers, nheads), float32."""
+        return torch.stack([block.mixer.A for block in self.blocks])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Give the next token's logits (..., vocab_size) float32 from hidden (..., d_model)."""
+        head = self.backbone.embeddings if self.lm_head is None else self.lm_head
+        return F.linear(hidden, head.weight).float()
