@@ -1,0 +1,1 @@
+"""The recipe that makes the embedded model: corpus, tokenizer, samples, training, export."""
