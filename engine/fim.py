@@ -77,6 +77,17 @@ class FimFormat:
             return []
         return [self.tokenizer.suffix_id, *self.tokenizer.encode(suffix), self.middle_id]
 
+    def trunk_head(self) -> list[int]:
+        """Ids before the prefix text in a prompt without suffix, in the order it was trained in."""
+        plain = PromptOrder.PLAIN if self.middle_id is not None else PromptOrder.SUFFIX_FIRST
+        return self.head(plain, "")
+
+    def bridge(self, suffix: str) -> list[int]:
+        """Ids that tell a plain prompt what follows it; none for a family that cannot be told."""
+        if self.middle_id is None or not suffix:
+            return []
+        return self.tail(PromptOrder.PREFIX_FIRST, suffix)
+
     def split(self, text: str) -> PrefixSplit:
         """Cut prefix text into committed ids and held-back bytes.
 

@@ -20,6 +20,8 @@ from kernels.ssd_chunk_scan import ssd_chunk_scan
 from kernels.ssm_pass import ssm_commit, ssm_pass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engine.config import Mamba2Config
 
 FLOAT32_PARAMETERS = ("A_log", "mixer.D", "dt_bias")
@@ -27,10 +29,11 @@ FLOAT32_PARAMETERS = ("A_log", "mixer.D", "dt_bias")
 
 @dataclass(frozen=True, eq=False)
 class InputLog:
-    """The per-token inputs of one layer's recurrence: all that a commit needs.
+    """The per-token inputs of the recurrence, of one layer or, stacked, of all: what commit needs.
 
-    xBC (batch, l, conv_dim), before the convolution; x (batch, l, nheads, headdim) and
-    B (batch, l, ngroups, d_state), after it; dt (batch, l, nheads) float32, after softplus.
+    xBC (n, l, conv_dim), before the convolution; x (n, l, nheads, headdim) and
+    B (n, l, ngroups, d_state), after it; dt (n, l, nheads) float32, after softplus. n is the batch
+    of a layer, or the layers of a model whose batch is 1.
     """
 
     xBC: Tensor
@@ -38,18 +41,70 @@ class InputLog:
     B: Tensor
     dt: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give the tensors in the order of the fields."""
+        return self.xBC, self.x, self.B, self.dt
+
+    @classmethod
+    def of_layers(cls, logs: Sequence[InputLog]) -> InputLog:
+        """Stack the logs (batch 1) of a model's layers."""
+        return cls(
+            *(torch.cat(parts) for parts in zip(*(log.tensors for log in logs), strict=True))
+        )
+
+    @classmethod
+    def of_runs(cls, logs: Sequence[InputLog]) -> InputLog:
+        """Join the logs of runs that follow one another."""
+        return cls(
+            *(torch.cat(parts, dim=1) for parts in zip(*(log.tensors for log in logs), strict=True))
+        )
+
+    def first(self, n: int) -> InputLog:
+        """Give the log of the first n tokens, shared with this one."""
+        return InputLog(*(part[:, :n] for part in self.tensors))
+
+    @property
+    def n_tokens(self) -> int:
+        """Give the number of tokens logged."""
+        return self.dt.shape[1]
+
+    @property
+    def n_bytes(self) -> int:
+        """Give the bytes of all tensors."""
+        return sum(part.nbytes for part in self.tensors)
+
+    def replay(self, base: RecurrentState, A: Tensor, n: int) -> RecurrentState:
+        """Give the state after the first n logged tokens (of a whole model, A (layers, nheads)).
+
+        Touches no weight of the model: all layers go through the recurrence as one batch. `base`
+        is only read; n = 0 is the base itself, shared. Raises ValueError when n is not in 0 to
+        the number of tokens.
+        """
+        if not 0 <= n <= self.n_tokens:
+            raise ValueError(f"cannot commit {n} tokens of a pass over {self.n_tokens}")
+        if n == 0:
+            return base
+        taps = base.conv_state.shape[2]
+        recent = torch.cat((base.conv_state[:, 0], self.xBC[:, :n]), dim=1)  # (layers, l, c)
+        # Cloned, or the state would keep the whole concatenation alive.
+        conv_state = recent[:, -taps:].clone()
+        ssm_state = ssm_commit(self.x, self.dt, A, self.B, base.ssm_state[:, 0], n)
+        return RecurrentState(conv_state[:, None], ssm_state[:, None])
+
 
 @dataclass(frozen=True, eq=False)
 class Pass:
     """The result of reading l tokens from a base state that stays as it was.
 
-    logits (l, vocab_size) float32; hidden (l, d_model): what the logits were computed from.
+    logits (l, vocab_size) float32; hidden (l, d_model): what the logits were computed from;
+    log: all layers; A (n_layers, nheads).
     """
 
     logits: Tensor
     hidden: Tensor
     base: RecurrentState
-    logs: tuple[InputLog, ...]
+    log: InputLog
     A: Tensor
 
     def __len__(self) -> int:
@@ -57,23 +112,8 @@ class Pass:
         return self.hidden.shape[0]
 
     def commit(self, n: int) -> RecurrentState:
-        """Give the state after the first n tokens; n = 0 is the base itself, shared.
-
-        Touches no weight of the model: all layers go through the recurrence as one batch.
-        Raises ValueError when n is not in 0 to the number of tokens of the pass.
-        """
-        if not 0 <= n <= len(self):
-            raise ValueError(f"cannot commit {n} tokens of a pass over {len(self)}")
-        if n == 0:
-            return self.base
-        xBC = torch.stack([log.xBC[:, :n] for log in self.logs])  # (layers, b, n, conv_dim)
-        taps = self.base.conv_state.shape[2]
-        # Cloned, or the state would keep the whole concatenation alive.
-        conv_state = torch.cat((self.base.conv_state, xBC), dim=2)[:, :, -taps:].clone()
-        # batch is 1: the layers take its place
-        x, B, dt = (torch.cat([getattr(log, k) for log in self.logs]) for k in ("x", "B", "dt"))
-        ssm_state = ssm_commit(x, dt, self.A, B, self.base.ssm_state[:, 0], n)
-        return RecurrentState(conv_state, ssm_state[:, None])
+        """Give the state after the first n tokens; n = 0 is the base itself, shared."""
+        return self.log.replay(self.base, self.A, n)
 
 
 class Mixer(nn.Module):
@@ -262,7 +302,7 @@ class Mamba2(nn.Module):
             residual, log = block(residual, base.conv_state[i], base.ssm_state[i])
             logs.append(log)
         hidden = self.backbone.norm_f(residual)[0]  # (l, d_model)
-        return Pass(self.logits(hidden), hidden, base, tuple(logs), self.A)
+        return Pass(self.logits(hidden), hidden, base, InputLog.of_layers(logs), self.A)
 
     @property
     def A(self) -> Tensor:

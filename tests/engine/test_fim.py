@@ -182,3 +182,20 @@ def test_dummy_space_counts_as_held(mistral: FimFormat) -> None:
     over = mistral.prefix_ids(" " * (n_most + 1))
     assert len(mistral.tokenizer.encode(" " * (n_most + 1))) == MAX_HELD_TOKENS
     assert mistral.split(" " * (n_most + 1)).ids == over[:1]
+
+
+def test_a_trunk_and_a_bridge_make_the_orders_known(small_tokenizer_dir: Path) -> None:
+    fim = fim_format(Tokenizer.load(small_tokenizer_dir))
+    trunk = [*fim.trunk_head(), *fim.prefix_ids("def f(")]
+    assert trunk == fim.prompt(PromptOrder.PLAIN, "def f(", "")
+    bridged = [*trunk, *fim.bridge("return a + b")]
+    assert bridged == fim.prompt(PromptOrder.PREFIX_FIRST, "def f(", "return a + b")
+    assert fim.bridge("") == []
+
+
+def test_mistral_has_a_trunk_and_no_bridge(mistral_tokenizer_dir: Path) -> None:
+    fim = fim_format(Tokenizer.load(mistral_tokenizer_dir))
+    assert [*fim.trunk_head(), *fim.prefix_ids("def f(")] == fim.prompt(
+        PromptOrder.SUFFIX_FIRST, "def f(", ""
+    )
+    assert fim.bridge("return a + b") == []

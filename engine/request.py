@@ -1,0 +1,64 @@
+"""What the engine is asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Why an answer ended. The last three say that no text was computed to its end.
+STOPS = ("line", "block", "eos", "limit", "deadline", "cancel", "superseded", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest:
+    """The text around a cursor. A newer request of the same document supersedes an older one."""
+
+    document: str
+    header: str
+    prefix: str
+    suffix: str
+    multiline: bool = False
+    max_tokens: int = 64
+    # From the moment of submission; None waits for ever.
+    deadline_ms: float | None = 300.0
+    explicit: bool = False
+    # The model's own greedy continuation: no stop rule but the end of the sequence, all pieces.
+    raw: bool = False
+    # Keep the logits that predicted each token of the answer (for tests of exactness).
+    keep_logits: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, expected 1 or more")
+        if self.deadline_ms is not None and self.deadline_ms < 0:
+            raise ValueError(f"deadline_ms is {self.deadline_ms}, expected 0 or more, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """An answer: text to insert at the cursor, and what it took.
+
+    token_ids start at the end of prompt_ids and cover the held-back text first; `text` is what
+    they add to it. logits (len(token_ids), vocab_size) float32 when asked for.
+    """
+
+    text: str
+    stop: str
+    kind: str = "epoch"
+    prompt_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    n_recomputed: int = 0
+    n_generated: int = 0
+    n_passes: int = 0
+    n_healing_passes: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    logits: Tensor | None = None
+
+    @property
+    def n_prompt(self) -> int:
+        """Give the number of tokens in the prompt."""
+        return len(self.prompt_ids)

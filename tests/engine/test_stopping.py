@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+
+from engine.stopping import StopRule
+
+
+def end_of(multiline: bool, line_before: str, text: str) -> str | None:
+    end = StopRule(multiline=multiline, line_before=line_before).end(text)
+    return None if end is None else text[:end]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        pytest.param("", None, id="nothing yet"),
+        pytest.param("x = 1", None, id="no line break yet"),
+        pytest.param("x = 1\n", "x = 1", id="LF"),
+        pytest.param("x = 1\r\ny", "x = 1", id="CRLF"),
+        pytest.param("x = 1\r", "x = 1", id="half of a CRLF"),
+        pytest.param("\n    pass", "", id="starts with a line break"),
+        pytest.param("a\u2028b\x0c\x85", None, id="no line breaks to an editor"),
+    ],
+)
+def test_a_single_line_ends_before_its_break(text: str, kept: str | None) -> None:
+    assert end_of(False, "    ", text) == kept
+
+
+@pytest.mark.parametrize(
+    ("line_before", "text", "kept"),
+    [
+        pytest.param("    ", "", None, id="nothing yet"),
+        pytest.param("    ", "x = 1\n", None, id="one line may go on"),
+        pytest.param("    ", "x = 1\n    y = 2\n    z", None, id="lines beside"),
+        pytest.param("    ", "if x:\n        y\n    z", None, id="deeper and back"),
+        pytest.param("    ", "x\n\n", "x", id="blank line"),
+        pytest.param("    ", "x\n  \t\n", "x", id="blank line with white space"),
+        pytest.param("    ", "x\n   ", None, id="blank so far"),
+        pytest.param("    ", "x\n  y", "x", id="dedent"),
+        pytest.param("    ", "x\n}", "x", id="the block's own closing brace"),
+        pytest.param("    ", "x\n    y\nz\n\n", "x\n    y", id="dedent before a blank line"),
+        pytest.param("\t", "x\n\ty\nz", "x\n\ty", id="dedent from tabs"),
+        pytest.param("", "    x\n    y\nz", "    x\n    y", id="the text brings the indentation"),
+        pytest.param("  ", "  x\n  y", "  x", id="the text adds to the indentation"),
+        pytest.param("    ", "x\r\n\r\n", "x", id="CRLF, blank line"),
+        pytest.param("    ", "x\r\n    y\r\nz", "x\r\n    y", id="CRLF, dedent"),
+        pytest.param("    ", "x\r\n    y\r", None, id="CRLF, cut in two"),
+        # The line of the cursor stays blank, or is complete already.
+        pytest.param("    ", "\n    x\n    y", None, id="blank first line"),
+        pytest.param("    ", "\n    x\n\n", "\n    x", id="blank first line, then blank"),
+        pytest.param("    ", "\ndef", "", id="blank first line, then dedent"),
+        pytest.param("", "\n    x\ny", "\n    x", id="blank first line, then indentation"),
+        pytest.param("", "\n\ndef f():\n    x\n\n", "\n\ndef f():\n    x", id="two blank lines"),
+        pytest.param("", "\n\n\n", "", id="nothing but blank lines"),
+        pytest.param("def f():", "\n    x\n    y", None, id="opens a block"),
+        pytest.param("def f():", "\n    x\n\n", "\n    x", id="opens a block, then blank"),
+        pytest.param("def f():", "\n\n    x\n", None, id="opens a block with a blank line"),
+        pytest.param("  def f():", "\n    x\ny", "\n    x", id="opens a block, then dedent"),
+        pytest.param("  def f():", "\ny", "", id="opens no block"),
+        pytest.param("    return f(", "\n        x,\n    )\n    ", None, id="closer stays"),
+    ],
+)
+def test_several_lines_end_before_a_blank_line_or_a_dedent(
+    line_before: str, text: str, kept: str | None
+) -> None:
+    assert end_of(True, line_before, text) == kept
+    # Found once, the end stays where it is whatever comes; before it, no shorter text has one.
+    shortest = next((n for n in range(len(text) + 1) if end_of(True, line_before, text[:n])), None)
+    if kept:
+        assert shortest is not None
+        assert end_of(True, line_before, text[:shortest]) == kept
+        assert end_of(True, line_before, text + "\nmore\n\n") == kept
+
+
+@pytest.mark.parametrize(
+    ("multiline", "text", "shown"),
+    [
+        pytest.param(False, "", "", id="nothing"),
+        pytest.param(False, "retu", "", id="part of a word"),
+        pytest.param(False, "return self.na", "return self.", id="part of the last word"),
+        pytest.param(False, "return nämé", "return", id="not ASCII"),
+        pytest.param(False, "f(x)", "f(x)", id="ends with no word"),
+        pytest.param(False, "x = ", "x =", id="white space at the end"),
+        pytest.param(False, "    ", "", id="white space alone"),
+        pytest.param(True, "a b", "a", id="first line of several: words"),
+        pytest.param(True, "a\n    b c", "a", id="complete lines"),
+        pytest.param(True, "a\n    b\n    c", "a\n    b", id="more complete lines"),
+        pytest.param(True, "a b\n", "a b", id="a line just completed"),
+        pytest.param(True, "a b\n    ", "a b", id="white space on the next line"),
+        pytest.param(True, "a\r\n    b\r\n    c", "a\r\n    b", id="CRLF"),
+        pytest.param(True, "a b\r", "a b", id="CRLF cut in two"),
+        pytest.param(
+            True, "\n    return x", "\n    return", id="blank first line: words of the next"
+        ),
+        pytest.param(True, "\n    retu", "", id="blank first line, part of a word"),
+        pytest.param(True, "\n    return x\n    y", "\n    return x", id="blank first line, lines"),
+        pytest.param(True, "\n\n", "", id="blank lines alone"),
+    ],
+)
+def test_unfinished_shows_complete_lines_or_words(multiline: bool, text: str, shown: str) -> None:
+    assert StopRule(multiline=multiline, line_before="    ").unfinished(text) == shown
