@@ -1,0 +1,1 @@
+"""Subcommands of `keystate`, one file each."""

@@ -1,0 +1,17 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import click
+
+model_option = click.option(
+    "--model",
+    metavar="DIR|HUB-ID",
+    help="A checkpoint's directory or a hub id.  [default: the embedded model]",
+)
+device_option = click.option(
+    "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 …  [default: cuda where there is one]"
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else there."
+)

@@ -1,0 +1,67 @@
+"""What a client can ask and tell: one file each, all dispatched here."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcInternalError
+
+from lsp_server.features.did_change import did_change
+from lsp_server.features.did_close import did_close
+from lsp_server.features.did_open import did_open
+from lsp_server.features.exit import exit_
+from lsp_server.features.initialize import initialize
+from lsp_server.features.initialized import initialized
+from lsp_server.features.inline_completion import inline_completion
+from lsp_server.features.last_timings import LAST_TIMINGS, last_timings
+from lsp_server.features.shutdown import shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from lsp_server.server import Server
+
+    Handler = Callable[[Server, Any], Awaitable[Any]]
+
+logger = logging.getLogger(__name__)
+
+FEATURES: dict[str, Handler] = {
+    types.INITIALIZE: initialize,
+    types.INITIALIZED: initialized,
+    types.SHUTDOWN: shutdown,
+    types.EXIT: exit_,
+    types.TEXT_DOCUMENT_DID_OPEN: did_open,
+    types.TEXT_DOCUMENT_DID_CHANGE: did_change,
+    types.TEXT_DOCUMENT_DID_CLOSE: did_close,
+    types.TEXT_DOCUMENT_INLINE_COMPLETION: inline_completion,
+    LAST_TIMINGS: last_timings,
+}
+OPTIONS: dict[str, Any] = {
+    # pygls advertises this feature only where there are options.
+    types.TEXT_DOCUMENT_INLINE_COMPLETION: types.InlineCompletionOptions(),
+}
+# What a failure is answered with; without an entry, with an error.
+ON_FAILURE: dict[str, Callable[[], Any]] = {
+    types.TEXT_DOCUMENT_INLINE_COMPLETION: lambda: types.InlineCompletionList(items=[]),
+}
+
+
+def register(server: Server) -> None:
+    """Put every feature behind one dispatcher."""
+    for method, handler in FEATURES.items():
+        server.feature(method, OPTIONS.get(method))(_dispatcher(server, method, handler))
+
+
+def _dispatcher(server: Server, method: str, handler: Handler) -> Callable[[Any], Awaitable[Any]]:
+    async def dispatch(params: Any = None) -> Any:
+        try:
+            return await handler(server, params)
+        except Exception as error:
+            logger.exception("%s failed", method)
+            if method in ON_FAILURE:
+                return ON_FAILURE[method]()
+            raise JsonRpcInternalError(f"{method} failed; the server's log says why") from error
+
+    return dispatch

@@ -1,0 +1,29 @@
+"""`keystate/lastTimings`: what the last answers took, stage by stage.
+
+No parameters. The result is a list, oldest first, of the answers to `textDocument/inlineCompletion`
+since this was last asked, the newest 256 at most; each an object with
+
+- `id`: the request's JSON-RPC id; `uri` and `version` of the document;
+- `stop`: why the suggestion ended, "loading" where the model was not loaded in time;
+- `timings_ms`: {stage: ms}. In order: `receive`, `parse`, `context`, the engine's own stages,
+  `handover` between threads, `trim`; `total` from the message read to the answer made; `serialize`
+  comes after it;
+- but for "loading", `prompt_kind` and `tokens` as `keystate complete --json` has them.
+
+Superseded and cancelled requests are left out. A request that is never asked for costs one small
+object.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lsp_server.server import Server
+
+LAST_TIMINGS = "keystate/lastTimings"
+
+
+async def last_timings(server: Server, _params: object) -> list[dict[str, Any]]:
+    """Give and forget the answers' timings."""
+    return server.answers.take()

@@ -1,0 +1,126 @@
+"""JSON-RPC as the server speaks it: every request gets exactly one answer, none with a traceback.
+
+pygls reads messages, finds handlers and writes answers. Where a message is not as it should be it
+stays silent or opens a popup; this answers with an error instead.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from lsprotocol import types
+from pygls.protocol import LanguageServerProtocol, lsp_method
+from pygls.protocol.json_rpc import JsonRPCNotification, JsonRPCRequestMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+logger = logging.getLogger(__name__)
+
+# When the message being handled was read, by `time.monotonic()`.
+received_s: ContextVar[float] = ContextVar("received_s")
+
+# pygls keeps texts of its own. Ours are in `Documents`, and no text is kept twice.
+NOT_PYGLS = (
+    types.TEXT_DOCUMENT_DID_OPEN,
+    types.TEXT_DOCUMENT_DID_CHANGE,
+    types.TEXT_DOCUMENT_DID_CLOSE,
+    types.EXIT,
+)
+
+
+class Protocol(LanguageServerProtocol):
+    """pygls' protocol, strict about what comes in; `on_sent` hears of each answer's cost."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.on_sent: Callable[[int | str, float], None] | None = None
+        self._is_initialized = False
+        for method in NOT_PYGLS:
+            del self.fm.builtin_features[method]
+
+    def receive(self, body: bytes, at_s: float) -> None:
+        """Handle one message, read at `at_s`."""
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            logger.warning("a message of %d bytes is not JSON", len(body))
+            self._send_error(None, types.ErrorCodes.ParseError, "not JSON")
+            return
+        if not isinstance(data, dict) or data.get("jsonrpc") != self.VERSION:
+            request_id = data.get("id") if isinstance(data, dict) else None
+            self._send_error(request_id, types.ErrorCodes.InvalidRequest, "not JSON-RPC 2.0")
+            return
+        if "method" in data and not self._may_be_handled(data):
+            return
+        try:
+            message = self._structure(data)
+        except Exception as error:
+            # cattrs raises groups, and validators whatever they like; texts may hold the
+            # user's code, so only the type is logged.
+            method = data.get("method", "answer")
+            logger.warning("%s: parameters of a wrong shape (%s)", method, type(error).__name__)
+            if "method" in data and "id" in data:
+                code = types.ErrorCodes.InvalidParams
+                self._send_error(data["id"], code, f"wrong parameters for {method}")
+            return
+        received_s.set(at_s)
+        self.handle_message(message)
+
+    @lsp_method(types.INITIALIZE)
+    def lsp_initialize(
+        self, params: types.InitializeParams
+    ) -> Generator[Any, Any, types.InitializeResult]:
+        """Initialize with UTF-16 positions, whatever else the client could count in."""
+        if params.capabilities.general is not None:
+            params.capabilities.general.position_encodings = None
+        return (yield from super().lsp_initialize(params))
+
+    def _may_be_handled(self, data: dict[str, Any]) -> bool:
+        """Whether this is the time for a message; an untimely request is answered with an error."""
+        method, is_request = data["method"], "id" in data
+        if method == types.INITIALIZE:
+            problem = "initialized already" if self._is_initialized else None
+            code = types.ErrorCodes.InvalidRequest
+            self._is_initialized = True
+        elif not self._is_initialized:
+            # A server may be told to exit at any time.
+            problem = None if method == types.EXIT else "not initialized yet"
+            code = types.ErrorCodes.ServerNotInitialized
+        else:
+            problem = "shutting down" if self._shutdown and method != types.EXIT else None
+            code = types.ErrorCodes.InvalidRequest
+        if problem and is_request:
+            self._send_error(data["id"], code, problem)
+        return problem is None
+
+    def _structure(self, data: dict[str, Any]) -> Any:
+        if "method" not in data:
+            return self.structure_message(data)
+        fallback = JsonRPCRequestMessage if "id" in data else JsonRPCNotification
+        kind = self.get_message_type(data["method"]) or fallback
+        return self._converter.structure({"params": None, **data}, kind)
+
+    def _send_response(
+        self,
+        msg_id: int | str,
+        result: Any | None = None,
+        error: types.ResponseError | None = None,
+    ) -> None:
+        if error is not None:
+            # The data is a traceback.
+            error.data = None
+        start_s = time.monotonic()
+        super()._send_response(msg_id, result, error)
+        if self.on_sent is not None:
+            self.on_sent(msg_id, time.monotonic() - start_s)
+
+    def _send_error(self, msg_id: Any, code: types.ErrorCodes, message: str) -> None:
+        # By hand: the converter leaves an id of None out, and JSON-RPC wants to see it.
+        answer_id = msg_id if isinstance(msg_id, int | str) else None
+        error = {"code": code.value, "message": message}
+        self._send_data({"jsonrpc": self.VERSION, "id": answer_id, "error": error})

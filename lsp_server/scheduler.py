@@ -1,0 +1,45 @@
+"""Newest wins: at most one request of a document is worked on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+
+class Scheduler:
+    """The work in progress, by document. To be used from one event loop."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[object]] = {}
+
+    async def newest(self, key: str, work: Coroutine[object, object, T]) -> T | None:
+        """Run `work` in place of what runs for this key; None once it is superseded itself.
+
+        Cancelling the caller cancels the work.
+        """
+        self.supersede(key)
+        task = asyncio.ensure_future(work)
+        self._tasks[key] = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._tasks.get(key) is not task:
+                return None
+            raise
+        finally:
+            if self._tasks.get(key) is task:
+                del self._tasks[key]
+
+    def is_busy(self, key: str) -> bool:
+        return key in self._tasks
+
+    def supersede(self, key: str) -> None:
+        """Cancel the work for this key, which is answered with None."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()

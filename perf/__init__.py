@@ -1,0 +1,1 @@
+"""Measures keystate from outside: a client over stdio, benchmarks, recorded results."""

@@ -1,0 +1,279 @@
+"""A small LSP client over stdio, for our own server or another; knows the protocol, no library."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+SERVER_COMMAND = (sys.executable, "-m", "lsp_server", "serve")
+INVOKED, AUTOMATIC = 1, 2
+# What one read takes in at most; a message may be many of them.
+READ_BYTES = 2**16
+
+
+class ResponseError(Exception):
+    """The server answered a request with an error."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(f"{error.get('code')}: {error.get('message')}")
+        self.code: int = error["code"]
+        self.error = error
+
+
+class ServerGone(Exception):
+    """The server closed its stdout before it answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A result, and the time from the request's bytes written to the answer's bytes read."""
+
+    id: int
+    result: Any
+    latency_ms: float
+
+
+class Pending:
+    """A request that was sent; await it for its Answer."""
+
+    def __init__(self, client: Client, request_id: int, future: asyncio.Future[Answer]) -> None:
+        self._client = client
+        self.id = request_id
+        self._future = future
+
+    def __await__(self) -> Any:
+        return self._future.__await__()
+
+    def cancel(self) -> None:
+        """Tell the server that the answer is no longer wanted; it answers all the same."""
+        self._client.notify("$/cancelRequest", {"id": self.id})
+
+
+class Client:
+    """A client and the server's process. Use as `async with await Client.start() as client`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, started_s: float) -> None:
+        self._process = process
+        self.started_s = started_s
+        """When the process was started, by `time.perf_counter()`."""
+        self._next_id = 1
+        self._sent_s: dict[int, float] = {}
+        self._futures: dict[int, asyncio.Future[Answer]] = {}
+        self.notifications: list[dict[str, Any]] = []
+        """Every notification from the server so far, oldest first."""
+        self.strays: list[dict[str, Any]] = []
+        """Answers to nothing that was asked, such as errors without an id."""
+        self._versions: dict[str, int] = {}
+        self._arrived = asyncio.Event()
+        self._reader = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str] = SERVER_COMMAND,
+        *,
+        cwd: Path | None = None,
+        stderr: int | Any | None = None,
+    ) -> Self:
+        """Start a server; `stderr` as in `subprocess` (None: ours)."""
+        started_s = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            cwd=cwd,
+            # Started from anywhere, `-m lsp_server` finds what this process would.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        return cls(process, started_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        self._reader.cancel()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def initialize(
+        self, root: Path | None = None, options: object = None, capabilities: Any = None
+    ) -> dict[str, Any]:
+        """Shake hands; gives what `initialize` was answered with."""
+        answer: Answer = await self.send(
+            "initialize",
+            {
+                "processId": os.getpid(),
+                "rootUri": None if root is None else root.as_uri(),
+                "capabilities": capabilities or {},
+                "initializationOptions": options,
+            },
+        )
+        self.notify("initialized", {})
+        result: dict[str, Any] = answer.result
+        return result
+
+    def open(self, uri: str, language_id: str, text: str) -> None:
+        self._versions[uri] = 0
+        document = {"uri": uri, "languageId": language_id, "version": 0, "text": text}
+        self.notify("textDocument/didOpen", {"textDocument": document})
+
+    def change(self, uri: str, changes: Sequence[dict[str, Any]]) -> None:
+        """Send content changes as one new version."""
+        self._versions[uri] = version = self._versions.get(uri, 0) + 1
+        document = {"uri": uri, "version": version}
+        params = {"textDocument": document, "contentChanges": list(changes)}
+        self.notify("textDocument/didChange", params)
+
+    def insert(self, uri: str, line: int, character: int, text: str) -> None:
+        """Send the insertion of text at a position as a change."""
+        at = {"line": line, "character": character}
+        self.change(uri, [{"range": {"start": at, "end": at}, "text": text}])
+
+    def close(self, uri: str) -> None:
+        self.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+
+    def ask(self, uri: str, line: int, character: int, trigger: int = AUTOMATIC) -> Pending:
+        """Send a request for an inline completion."""
+        return self.send(
+            "textDocument/inlineCompletion",
+            {
+                "textDocument": {"uri": uri},
+                "position": {"line": line, "character": character},
+                "context": {"triggerKind": trigger},
+            },
+        )
+
+    async def last_timings(self) -> list[dict[str, Any]]:
+        """What our server says the answers since the last call took."""
+        answer: Answer = await self.send("keystate/lastTimings", None)
+        timings: list[dict[str, Any]] = answer.result
+        return timings
+
+    async def shutdown(self) -> int:
+        """Shut down and exit, as LSP has it; gives the exit code."""
+        await self.send("shutdown", None)
+        self.notify("exit", None)
+        return await self._process.wait()
+
+    async def wait(self) -> int:
+        """Wait for the process to end by itself; gives the exit code."""
+        return await self._process.wait()
+
+    def end_input(self) -> None:
+        """Close the server's stdin, as a client that dies does."""
+        assert self._process.stdin is not None, "stdin is a pipe"
+        self._process.stdin.close()
+
+    async def notification(self, method: str) -> dict[str, Any]:
+        """Wait for a notification of this method, the first ever; give its parameters."""
+        while True:
+            for message in self.notifications:
+                if message["method"] == method:
+                    params: dict[str, Any] = message["params"]
+                    return params
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def send(self, method: str, params: Any) -> Pending:
+        """Send a request; await what it gives for the Answer, or for ResponseError."""
+        request_id, self._next_id = self._next_id, self._next_id + 1
+        future = asyncio.get_running_loop().create_future()
+        self._futures[request_id] = future
+        self._sent_s[request_id] = time.perf_counter()
+        self._write({"id": request_id, "method": method, "params": params})
+        return Pending(self, request_id, future)
+
+    def notify(self, method: str, params: Any) -> None:
+        self._write({"method": method, "params": params})
+
+    def write(self, body: bytes) -> None:
+        """Write any body as a message: JSON or not."""
+        assert self._process.stdin is not None, "stdin is a pipe"
+        self._process.stdin.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    def _write(self, message: dict[str, Any]) -> None:
+        if message.get("params", ...) is None:
+            del message["params"]
+        self.write(json.dumps({"jsonrpc": "2.0", **message}).encode())
+
+    async def _read(self) -> None:
+        """Hand out messages until the server closes its stdout."""
+        assert self._process.stdout is not None, "stdout is a pipe"
+        stream, buffer = self._process.stdout, bytearray()
+        try:
+            while data := await stream.read(READ_BYTES):
+                read_s = time.perf_counter()
+                buffer += data
+                while (body := _take_message(buffer)) is not None:
+                    self._handle(json.loads(body), read_s)
+            gone: Exception = ServerGone("the server closed its stdout")
+        except ValueError as error:
+            gone = error
+        for future in self._futures.values():
+            if not future.done():
+                future.set_exception(gone)
+
+    def _handle(self, message: dict[str, Any], read_s: float) -> None:
+        if "method" in message:
+            if "id" in message:
+                # Requests of the server's: nothing here needs one.
+                self._write({"id": message["id"], "result": None})
+            else:
+                self.notifications.append(message)
+                self._arrived.set()
+            return
+        future = self._futures.pop(message.get("id") or 0, None)
+        if future is None:
+            self.strays.append(message)
+            self._arrived.set()
+        elif future.cancelled():
+            return
+        elif "error" in message:
+            future.set_exception(ResponseError(message["error"]))
+        else:
+            request_id = message["id"]
+            latency_ms = 1e3 * (read_s - self._sent_s.pop(request_id))
+            answer = Answer(id=request_id, result=message["result"], latency_ms=latency_ms)
+            future.set_result(answer)
+
+
+def _take_message(buffer: bytearray) -> bytes | None:
+    """Cut the first whole message off a buffer; ValueError for what is no message."""
+    end = buffer.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    for line in bytes(buffer[:end]).split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            n_bytes = int(value)
+            break
+    else:
+        raise ValueError(f"not a header: {bytes(buffer[:end])[:200]!r}")
+    body_start = end + 4
+    if len(buffer) < body_start + n_bytes:
+        return None
+    body = bytes(buffer[body_start : body_start + n_bytes])
+    del buffer[: body_start + n_bytes]
+    return body

@@ -1,0 +1,148 @@
+"""The way from document to suggestion, with an engine that the tests step by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine.engine import Engine
+from engine.tokenizer import Tokenizer
+from lsp_server.documents import Change, Document, Position
+from lsp_server.settings import Settings
+from lsp_server.suggestions import Suggester, Suggestion, usable_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.asyncio
+
+TEXT = "import os\n\n\ndef total(items):\n    result = 0\n    for item in items:\n        re\n"
+END = Position(6, 10)
+
+
+@pytest.fixture
+def stepped(tiny_model: Callable[..., Any], model_directory: Path) -> Suggester:
+    """A suggester whose engine does nothing by itself."""
+    engine = Engine(tiny_model(vocab_size=8192), Tokenizer.load(model_directory))
+    return Suggester(engine, Settings(max_tokens=8))
+
+
+def python(text: str) -> Document:
+    return Document("file:///a.py", "python", 0, text, "a.py")
+
+
+async def run(suggester: Suggester, work: asyncio.Task[Suggestion]) -> Suggestion:
+    while not work.done():
+        suggester.engine.step()
+        await asyncio.sleep(0)
+    return work.result()
+
+
+def ask(
+    suggester: Suggester, document: Document, position: Position = END, **options: Any
+) -> asyncio.Task[Suggestion]:
+    options = {"explicit": False, "deadline_ms": None, **options}
+    return asyncio.ensure_future(suggester.suggest(document, position, **options))
+
+
+async def test_the_item_stands_at_the_cursor(stepped: Suggester) -> None:
+    suggestion = await run(stepped, ask(stepped, python(TEXT)))
+    (item,) = suggestion.items
+    assert item.start == item.end == END
+    assert "\n" not in item.insert_text
+    # Past the line's end, the cursor is at the end.
+    again = await run(stepped, ask(stepped, python(TEXT), Position(6, 999)))
+    assert again.items == suggestion.items
+
+
+async def test_prepare_leaves_nothing_to_read(stepped: Suggester) -> None:
+    document = python(TEXT)
+    document.apply(Change(text="s", range=(END, END)))
+    edit = document.last_edit
+    assert edit is not None
+    stepped.prepare(document, edit.new_end)
+    while stepped.engine.step():
+        pass
+    suggestion = await run(stepped, ask(stepped, document, Position(6, 11)))
+    assert suggestion.completion.n_recomputed == 0
+    assert suggestion.completion.n_prompt > 10
+
+
+async def test_the_edges_of_windows_stay_while_typing(stepped: Suggester) -> None:
+    lines = "".join(f"value_{n} = {n}\n" for n in range(600))
+    document = python(lines + "\n" + lines)
+    n_recomputed = []
+    for column, character in enumerate("total = value_1 + 2"):
+        at = Position(600, column)
+        document.apply(Change(text=character, range=(at, at)))
+        suggestion = await run(stepped, ask(stepped, document, Position(600, column + 1)))
+        n_recomputed.append(suggestion.completion.n_recomputed)
+    assert n_recomputed[0] > 500
+    assert max(n_recomputed[1:]) <= 1 + 8
+
+
+async def test_cancelling_frees_the_engine(stepped: Suggester) -> None:
+    work = ask(stepped, python(TEXT))
+    await asyncio.sleep(0)
+    stepped.engine.step()
+    work.cancel()
+    await asyncio.wait([work])
+    assert work.cancelled()
+    n_steps = 0
+    while stepped.engine.step():
+        n_steps += 1
+    assert n_steps <= 1
+    assert stepped.engine.counters()["answers_cancel"] == 1
+
+
+async def test_an_engine_that_hangs_is_not_waited_for(
+    stepped: Suggester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsp_server.suggestions.GRACE_MS", 1.0)
+    work = ask(stepped, python(TEXT), deadline_ms=1.0)
+    await asyncio.wait([work])
+    assert work.result().items == ()
+    assert work.result().completion.stop == "deadline"
+
+
+async def test_raw_is_neither_stopped_nor_trimmed(stepped: Suggester) -> None:
+    suggestion = await run(stepped, ask(stepped, python(TEXT), raw=True))
+    assert suggestion.completion.n_generated == 8
+    assert suggestion.items[0].insert_text == suggestion.completion.text
+
+
+async def test_the_model_sees_unix_lines_and_the_document_gets_its_own(
+    stepped: Suggester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unix = await run(stepped, ask(stepped, python(TEXT)))
+    dos = await run(stepped, ask(stepped, python(TEXT.replace("\n", "\r\n"))))
+    assert dos.completion.prompt_ids == unix.completion.prompt_ids
+
+    seen = []
+
+    def trim(before: str, suggestion: str, after: str, newline: str) -> str:
+        seen.append((before, after, newline))
+        return suggestion + newline
+
+    monkeypatch.setattr("lsp_server.suggestions.trim", trim)
+    dos = await run(stepped, ask(stepped, python(TEXT.replace("\n", "\r\n"))))
+    assert seen == [("        re", "\r\n", "\r\n")]
+    assert dos.items[0].insert_text.endswith("\r\n")
+
+
+async def test_forgetting_a_document_drops_its_window(stepped: Suggester) -> None:
+    document = python(TEXT)
+    await run(stepped, ask(stepped, document))
+    assert document.uri in stepped._windows
+    stepped.forget(document.uri)
+    assert stepped._windows == {}
+
+
+async def test_devices() -> None:
+    assert usable_device("auto") is None
+    assert usable_device("cpu") == "cpu"
+    with pytest.raises(ValueError, match="device is 'toaster', expected one that works here"):
+        usable_device("toaster")
