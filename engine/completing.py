@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import torch
 
-from engine.fim import FimFormat, PromptOrder
-from engine.request import Completion, CompletionRequest
+from engine.request import Completion
 from engine.stopping import StopRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from engine.cache import Checkpoint
     from engine.decode import Decoder, Draft, Work
-    from engine.epochs import Epochs
+    from engine.prompts import Prompts
+    from engine.request import CompletionRequest
 
 T = TypeVar("T")
+
+# Longer proposals are cut: past that, a pass over them costs more than it is likely to save.
+MAX_PROPOSAL_TOKENS = 32
 
 
 class _OutOfTimeError(Exception):
@@ -27,11 +31,9 @@ class _OutOfTimeError(Exception):
 class Completer:
     """Turns requests into completions on one decoder. Used by the engine's thread alone."""
 
-    def __init__(
-        self, decoder: Decoder, fim: FimFormat, epochs: Epochs, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, decoder: Decoder, prompts: Prompts, clock: Callable[[], float]) -> None:
         """Hold what all requests share; `clock` gives seconds."""
-        self.decoder, self.fim, self.epochs, self._clock = decoder, fim, epochs, clock
+        self.decoder, self.prompts, self._clock = decoder, prompts, clock
 
     def work(
         self,
@@ -50,13 +52,12 @@ class Completer:
         the states computed so far stay in the cache.
         """
         lap = Lap(self._clock, times)
-        epoch = self.epochs.at(request.document, header=request.header, after_cursor=request.suffix)
-        split = self.fim.split(request.header + request.prefix)
-        head = self.fim.head(PromptOrder.SUFFIX_FIRST, epoch.suffix)
-        ids = np.array([*head, *split.ids], dtype=np.int32)
+        exact = only_read or request.explicit or request.raw
+        prompt = self.prompts.choose(request, exact=exact)
         lap("tokenize")
+        checkpoint: Checkpoint | None = None
         draft: Draft | None = None
-        n_held = len(split.held)
+        n_held = len(prompt.held)
 
         def text() -> str:
             # A character may be cut in the middle of its bytes while tokens are still to come.
@@ -66,12 +67,14 @@ class Completer:
             return Completion(
                 text=text,
                 stop=stop,
-                prompt_ids=tuple(ids.tolist()),
+                kind=prompt.kind,
+                prompt_ids=prompt.whole,
                 token_ids=() if draft is None else tuple(draft.token_ids),
                 n_recomputed=cost.n_recomputed,
                 n_generated=cost.n_generated,
                 n_passes=cost.n_passes,
                 n_healing_passes=cost.n_healing_passes,
+                source=cost.source,
                 timings_ms=dict(times),
                 logits=torch.stack(draft.rows) if draft is not None and draft.rows else None,
             )
@@ -99,15 +102,27 @@ class Completer:
                 lap("queue")
 
         rule = StopRule(multiline=request.multiline, line_before=request.prefix.rpartition("\n")[2])
+        decoder = self.decoder
+        stack = ExitStack()
         try:
-            checkpoint = yield from timed(self.decoder.read(ids, cost), "prefill")
+            reading = decoder.read(prompt.ids, prompt.owner, cost, stack)
+            checkpoint = yield from timed(reading, "prefill")
             if only_read:
                 return answer("limit", "")
-            draft = yield from timed(
-                self.decoder.cover(split.held, checkpoint, cost, request.keep_logits), "heal"
+            at = checkpoint
+            if len(prompt.tail):
+                at = yield from timed(decoder.extend(at, prompt.tail, cost), "prefill")
+            covering = decoder.cover(
+                prompt.held,
+                at,
+                # What is laid on a trunk for one answer leaves nothing on its trail.
+                None if len(prompt.tail) else prompt.owner,
+                cost,
+                keep_rows=request.keep_logits,
+                proposal=self._proposal(request, prompt.held),
             )
-            steps = self.decoder.write(draft, request.raw, request.keep_logits, cost)
-            for _ in timed(steps, "decode"):
+            draft = yield from timed(covering, "heal")
+            for _ in timed(decoder.write(draft, raw=request.raw, work=cost), "decode"):
                 completion = finished()
                 if completion is not None:
                     return completion
@@ -116,7 +131,18 @@ class Completer:
             shown = text() if request.raw else rule.unfinished(text())
             # The last pass may have been all that was missing.
             return finished() or answer("deadline", shown)
+        finally:
+            if draft is not None and checkpoint is not None and not len(prompt.tail):
+                decoder.keep(checkpoint, prompt.owner, draft.walk)
+            stack.close()
         return answer("eos", text())
+
+    def _proposal(self, request: CompletionRequest, held: bytes) -> tuple[int, ...]:
+        """Give a proposed continuation as tokens, the held-back text first."""
+        if not request.proposal:
+            return ()
+        text = held.decode("utf-8", errors="ignore") + request.proposal
+        return tuple(self.decoder.tokenizer.encode(text)[:MAX_PROPOSAL_TOKENS])
 
 
 class Lap:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
@@ -13,22 +13,32 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from engine.budget import CPU_BYTES, default_budgets
 from engine.cache import StateCache
 from engine.checkpoint import load_model, resolve_model
 from engine.completing import Completer
 from engine.decode import Decoder, Work
 from engine.epochs import Epochs
 from engine.fim import FimFormat, fim_format
+from engine.prompts import Prompts
 from engine.request import Completion, CompletionRequest
+from engine.slots import SlotPool
 from engine.tokenizer import Tokenizer
+from engine.warm_restart import SavedStates, fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine.cache import Checkpoint
     from engine.mamba2 import Mamba2
 
 log = getLogger(__name__)
 
-DEFAULT_BUDGET_BYTES = 512 * 2**20
 PASS_TARGET_MS = 25.0
+# Of the budget: for the trails of the documents being edited. The rest is cached states.
+TRAIL_SHARE = 0.25
+# A build that has waited so long gets every second pass, however many requests come.
+PATIENCE_MS = 300.0
 
 OnDone = Callable[[Completion], None]
 
@@ -42,6 +52,8 @@ class Ticket:
     submitted: float
     # Only reads the prompt and answers nobody.
     background: bool = False
+    # What was being prepared for the document when this was submitted: of an older text.
+    older_build: Ticket | None = None
     # Set from outside: why the work should end before it is done.
     interrupted: str | None = None
     work: Generator[None, None, Completion] | None = None
@@ -66,11 +78,25 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         clock: Callable[[], float] = time.monotonic,
-        budget_bytes: int = DEFAULT_BUDGET_BYTES,
+        budget_bytes: int = CPU_BYTES,
+        host_budget_bytes: int = 0,
+        int8_states: bool = False,
         n_threads: int | None = None,
         name: str = "model",
+        saved: SavedStates | None = None,
     ) -> None:
-        """Put a model to work; `clock` gives seconds, `n_threads` is set by `start` on a CPU."""
+        """Put a model to work; `clock` gives seconds, `n_threads` is set by `start` on a CPU.
+
+        `budget_bytes` bounds the states kept on the model's device, `host_budget_bytes` those that
+        move on to the host's memory from there. `int8_states` keeps them in a quarter of the
+        bytes, and gives up exactness. `saved` is where states outlast the process: `start` takes
+        them up, `close` writes them.
+        """
+        if min(budget_bytes, host_budget_bytes) < 0:
+            raise ValueError(
+                f"budget_bytes is {budget_bytes} and host_budget_bytes {host_budget_bytes},"
+                " expected 0 or more"
+            )
         if tokenizer.n_vocab > model.config.vocab_size:
             raise ValueError(
                 f"the tokenizer has {tokenizer.n_vocab} pieces and the model's vocabulary"
@@ -78,21 +104,25 @@ class Engine:
             )
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.fim: FimFormat = fim_format(tokenizer)
-        self.cache = StateCache(budget_bytes)
-        self.decoder = Decoder(model, tokenizer, self.cache)
         self.epochs = Epochs()
-        self._completer = Completer(self.decoder, self.fim, self.epochs, clock)
-        self.n_threads = n_threads
         self._clock = clock
+        self._budgets = (budget_bytes, host_budget_bytes, int8_states)
+        self._begin(self._allocated())
+        self.n_threads = n_threads
         self._wake = threading.Condition()
         # One request and one preparation a document: the newest.
         self._requests: OrderedDict[str, Ticket] = OrderedDict()
         self._background: OrderedDict[str, Ticket] = OrderedDict()
         self._forgotten: list[str] = []
+        # Generators of superseded work: closed on the engine's thread, where they may clean up.
+        self._dropped: list[Ticket] = []
+        self._saved = saved
+        self._never_saved: set[str] = set()
+        self._background_turn = False
         self._n_answers: dict[str, int] = {}
-        self._n_background_tokens = 0
+        self._n_background_tokens = self._n_background_passes = 0
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = self._is_saved = False
 
     @classmethod
     def load(
@@ -100,12 +130,14 @@ class Engine:
         name_or_path: str | None = None,
         *,
         device: str | None = None,
-        budget_bytes: int = DEFAULT_BUDGET_BYTES,
         n_threads: int | None = None,
+        states_folder: Path | None = None,
     ) -> Engine:
         """Load a model (None: the embedded one) onto a device (None: CUDA where there is one).
 
-        float32 on a CPU, bfloat16 elsewhere. Raises CheckpointError or TokenizerError.
+        float32 on a CPU, bfloat16 elsewhere. With `states_folder`, states of recently edited
+        documents are kept there from one run to the next. Raises CheckpointError or
+        TokenizerError.
         """
         path = resolve_model(name_or_path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -113,7 +145,20 @@ class Engine:
         tokenizer = Tokenizer.load(path)
         model = load_model(path, device=device, dtype=dtype)
         name = "embedded" if name_or_path is None else Path(path).name
-        return cls(model, tokenizer, budget_bytes=budget_bytes, n_threads=n_threads, name=name)
+        saved = None
+        if states_folder is not None:
+            model_id = fingerprint(path)
+            saved = SavedStates(states_folder / f"{model_id[:16]}-{model.dtype}", model_id)
+        budget_bytes, host_budget_bytes = default_budgets(model.device)
+        return cls(
+            model,
+            tokenizer,
+            budget_bytes=budget_bytes,
+            host_budget_bytes=host_budget_bytes,
+            n_threads=n_threads,
+            name=name,
+            saved=saved,
+        )
 
     def submit(self, request: CompletionRequest, on_done: OnDone) -> Ticket:
         """Queue a request; `on_done` is called exactly once, and must return at once.
@@ -125,50 +170,70 @@ class Engine:
         with self._wake:
             if self._closed:
                 raise RuntimeError("the engine is closed")
+            if not request.may_be_saved:
+                self._never_saved.add(request.document)
             older = self._requests.pop(request.document, None)
             self._requests[request.document] = ticket
-            # The request reads the same prompt, and in time.
-            prepared = self._background.pop(request.document, None)
+            ticket.older_build = self._background.get(request.document)
+            if older is not None:
+                self._dropped.append(older)
             self._wake.notify()
-        for stale in (older, prepared):
-            if stale is not None:
-                self._retire(stale, "superseded")
+        if older is not None:
+            self._retire(older, "superseded")
         return ticket
 
-    def prepare(self, request: CompletionRequest) -> None:
-        """Read a request's prompt when nothing else is to do; nothing is answered."""
+    def prepare(self, request: CompletionRequest, *, key: str | None = None) -> None:
+        """Read a request's exact prompt when nothing else is to do; nothing is answered.
+
+        Replaces what was being prepared for the document, or for `key`; the progress is kept.
+        """
         ticket = Ticket(request, None, self._clock(), background=True)
         with self._wake:
+            if not request.may_be_saved:
+                self._never_saved.add(request.document)
             if not self._closed:
-                self._background[request.document] = ticket
+                self._queue_background(key or request.document, ticket)
             self._wake.notify()
 
     def forget(self, document: str) -> None:
         """Drop what is known of a document's epochs; its states age out of the cache."""
         with self._wake:
             self._forgotten.append(document)
-            self._background.pop(document, None)
+            for key, ticket in list(self._background.items()):
+                if ticket.request.document == document:
+                    self._dropped.append(self._background.pop(key))
             self._wake.notify()
 
     def step(self) -> bool:
         """Run one pass of one request, else of one preparation; False when there is none.
 
-        Documents take turns.
+        Documents take turns. A preparation that has waited 300 ms gets every second pass.
         """
         with self._wake:
-            for document in self._forgotten:
+            forgotten, self._forgotten = self._forgotten, []
+            for document in forgotten:
                 self.epochs.forget(document)
-            self._forgotten.clear()
-            queue = self._requests or self._background
-            if not queue:
-                return False
-            document, ticket = next(iter(queue.items()))
-            queue.move_to_end(document)
+                self.decoder.forget(document)
+            dropped, self._dropped = self._dropped, []
+            queue = self._next_queue()
+            if queue:
+                document, ticket = next(iter(queue.items()))
+                queue.move_to_end(document)
+        with torch.inference_mode():
+            for stale in dropped:
+                if stale.work is not None:
+                    stale.work.close()
+        if not queue:
+            return False
         completion = self._advance(ticket)
         if completion is not None:
             with self._wake:
                 if queue.get(document) is ticket:
                     del queue[document]
+                waiting = self._background.get(document)
+                if _wants_build(ticket, completion) and waiting in (None, ticket.older_build):
+                    build = Ticket(ticket.request, None, self._clock(), background=True)
+                    self._queue_background(document, build)
             self._answer(ticket, completion)
         return True
 
@@ -206,6 +271,9 @@ class Engine:
             self._background.clear()
         for ticket in waiting:
             self._retire(ticket, "cancel")
+        if self._saved is not None and not self._is_saved:
+            self._is_saved = True
+            self._saved.save(self._worth_saving())
 
     def counters(self) -> dict[str, int]:
         """Give what was answered, by stop reason, and the cache's figures."""
@@ -213,13 +281,70 @@ class Engine:
             answers = {f"answers_{stop}": n for stop, n in sorted(self._n_answers.items())}
         return {
             **answers,
+            **{f"cache_{name}": n for name, n in sorted(self.cache.counts.items())},
             "cache_checkpoints": len(self.cache),
             "cache_bytes": self.cache.n_bytes,
-            "cache_hits": self.cache.n_hits,
-            "cache_misses": self.cache.n_misses,
-            "cache_evictions": self.cache.n_evictions,
+            "trail_bytes": self.decoder.trail_bytes,
             "background_tokens": self._n_background_tokens,
+            "background_passes": self._n_background_passes,
         }
+
+    def _allocated(self) -> list[SlotPool]:
+        """Make room for states: on the model's device, and on the host if that is asked for."""
+        budget_bytes, host_budget_bytes, int8 = self._budgets
+        model = self.model
+        on_device = SlotPool(
+            model.config,
+            budget_bytes - int(budget_bytes * TRAIL_SHARE),
+            dtype=model.dtype,
+            device=model.device,
+            int8=int8,
+        )
+        tiers = [on_device]
+        if host_budget_bytes:
+            pinned = model.device.type == "cuda"
+            tiers.append(
+                SlotPool(
+                    model.config, host_budget_bytes, dtype=model.dtype, int8=int8, pinned=pinned
+                )
+            )
+        return tiers
+
+    def _begin(self, tiers: Sequence[SlotPool]) -> None:
+        """Start with nothing kept."""
+        trail_bytes = int(self._budgets[0] * TRAIL_SHARE)
+        self.cache = StateCache(tiers, self.model.device)
+        self.decoder = Decoder(
+            self.model, self.tokenizer, self.cache, trail_budget_bytes=trail_bytes
+        )
+        prompts = Prompts(self.fim, self.epochs, self.decoder)
+        self._completer = Completer(self.decoder, prompts, self._clock)
+
+    def _worth_saving(self) -> Iterator[Checkpoint]:
+        """Yield the last checkpoint of every epoch and trunk that may be saved."""
+        seen = set()
+        for checkpoint, owner in self.cache.checkpoints():
+            document = owner[0] if isinstance(owner, tuple) else owner
+            if owner is not None and owner not in seen and document not in self._never_saved:
+                seen.add(owner)
+                yield checkpoint
+
+    def _queue_background(self, key: str, ticket: Ticket) -> None:
+        older = self._background.pop(key, None)
+        if older is not None:
+            # Steady typing replaces a build again and again: it has waited since its first.
+            ticket.submitted = older.submitted
+            self._dropped.append(older)
+        self._background[key] = ticket
+
+    def _next_queue(self) -> OrderedDict[str, Ticket]:
+        """Give the queue whose turn it is; empty when there is nothing to do."""
+        if not (self._requests and self._background):
+            return self._requests or self._background
+        oldest = min(ticket.submitted for ticket in self._background.values())
+        waited = 1e3 * (self._clock() - oldest) >= PATIENCE_MS
+        self._background_turn = waited and not self._background_turn
+        return self._background if self._background_turn else self._requests
 
     def _run(self) -> None:
         # Vanishing decays would otherwise be computed with denormals, many times slower.
@@ -230,23 +355,49 @@ class Engine:
             self.warm_up()
         except Exception:
             log.exception("the warm-up failed; passes keep their first size")
-        while True:
+        if self._saved is not None:
+            for checkpoint in self._saved.load(self.model):
+                self.cache.add(checkpoint)
+        while not self._closed:
+            try:
+                self._serve()
+            except Exception:
+                log.exception("the engine failed; it starts again with nothing kept")
+                self._restart()
+
+    def _serve(self) -> None:
+        """Step until closed."""
+        while not self._closed:
             if not self.step():
                 with self._wake:
-                    if self._closed:
-                        return
-                    if not (self._requests or self._background or self._forgotten):
+                    busy = self._requests or self._background or self._forgotten or self._dropped
+                    if not (busy or self._closed):
                         self._wake.wait()
-            elif self._closed:
-                return
+
+    def _restart(self) -> None:
+        """Answer everything that waits "error", and forget all states: any may be wrong."""
+        with self._wake:
+            waiting = list(self._requests.values())
+            self._requests.clear()
+            self._background.clear()
+            self._dropped.clear()
+            chunk_tokens = self.decoder.chunk_tokens
+            # The slots are used again: there may be no room for as many more.
+            for tier in self.cache.tiers:
+                tier.clear()
+            self._begin(self.cache.tiers)
+            self.decoder.chunk_tokens = chunk_tokens
+        for ticket in waiting:
+            self._retire(ticket, "error")
 
     def _advance(self, ticket: Ticket) -> Completion | None:
         """Run one pass of a ticket's work; give its answer when that was the last."""
         if ticket.interrupted is not None:
             if ticket.work is not None:
-                ticket.work.close()
+                with torch.inference_mode():
+                    ticket.work.close()
             return _empty(ticket, ticket.interrupted)
-        n_before = ticket.cost.n_recomputed
+        n_tokens, n_passes = ticket.cost.n_recomputed, ticket.cost.n_passes
         try:
             if ticket.work is None:
                 ticket.timings_ms["queue"] = 1e3 * (self._clock() - ticket.submitted)
@@ -267,7 +418,8 @@ class Engine:
             return _empty(ticket, "error")
         finally:
             if ticket.background:
-                self._n_background_tokens += ticket.cost.n_recomputed - n_before
+                self._n_background_tokens += ticket.cost.n_recomputed - n_tokens
+                self._n_background_passes += ticket.cost.n_passes - n_passes
         return None
 
     def _retire(self, ticket: Ticket, stop: str) -> None:
@@ -287,6 +439,15 @@ class Engine:
         except Exception:
             # It must not take the engine's thread, and every later answer, with it.
             log.exception("the receiver of a completion failed")
+
+
+def _wants_build(ticket: Ticket, completion: Completion) -> bool:
+    """Tell whether a request was answered without its epoch's prompt having been read."""
+    if ticket.background:
+        return False
+    return completion.kind != "epoch" or (
+        completion.stop == "deadline" and not completion.token_ids
+    )
 
 
 def _empty(ticket: Ticket, stop: str) -> Completion:

@@ -27,6 +27,10 @@ class CompletionRequest:
     explicit: bool = False
     # The model's own greedy continuation: no stop rule but the end of the sequence, all pieces.
     raw: bool = False
+    # Text that may follow the cursor. It is checked in one pass and never changes the answer.
+    proposal: str = ""
+    # False: no state of this document is ever written to disk.
+    may_be_saved: bool = True
     # Keep the logits that predicted each token of the answer (for tests of exactness).
     keep_logits: bool = False
 
@@ -55,6 +59,8 @@ class Completion:
     n_generated: int = 0
     n_passes: int = 0
     n_healing_passes: int = 0
+    # Where the state came from: "trail" (this document's last answer), a tier of the cache, "none".
+    source: str = "none"
     timings_ms: dict[str, float] = field(default_factory=dict)
     logits: Tensor | None = None
 

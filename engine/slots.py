@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
 from typing import TYPE_CHECKING
@@ -11,14 +12,26 @@ import torch
 from engine.state import RecurrentState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from engine.config import Mamba2Config
 
 log = getLogger(__name__)
 
-# What torch raises when memory runs out, on a device and on the host.
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+
+@contextmanager
+def if_memory_allows(what: str) -> Iterator[None]:
+    """Leave the block with a log line where memory runs out: what is kept can be done without."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # A device's memory has an error class; the host's has a message alone, pinned or not.
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not (known or "can't allocate memory" in str(error) or "out of memory" in str(error)):
+            raise
+        log.warning("no memory to %s: %s", what, error)
 
 
 class StaleSlotError(RuntimeError):
@@ -56,7 +69,8 @@ class SlotPool:
         ssm_shape = (config.n_layers, config.nheads, config.headdim, config.d_state)
         conv_shape = (config.n_layers, config.d_conv - 1, config.conv_dim)
         n_slots = max(0, budget_bytes // self.slot_bytes)
-        try:
+        self.n_slots = 0
+        with if_memory_allows(f"keep {n_slots} states of {self.slot_bytes} bytes"):
             self._conv, self._ssm, self._scale = (
                 torch.empty((n_slots, *shape), dtype=kind, device=device, pin_memory=pinned)
                 for shape, kind in (
@@ -65,14 +79,9 @@ class SlotPool:
                     (ssm_shape[:-1] if int8 else (0,), torch.float32),
                 )
             )
-        except (*OUT_OF_MEMORY, RuntimeError) as error:
-            log.warning(
-                "no room for %d cached states of %d bytes: %s", n_slots, self.slot_bytes, error
-            )
-            n_slots = 0
-        self.n_slots = n_slots
-        self._generation = [0] * n_slots
-        self._free = list(range(n_slots - 1, -1, -1))
+            self.n_slots = n_slots
+        self._generation = [0] * self.n_slots
+        self._free = list(range(self.n_slots - 1, -1, -1))
 
     @property
     def n_free(self) -> int:
@@ -96,6 +105,11 @@ class SlotPool:
         self._check(slot)
         self._generation[slot.index] += 1
         self._free.append(slot.index)
+
+    def clear(self) -> None:
+        """Take all slots back."""
+        self._generation = [generation + 1 for generation in self._generation]
+        self._free = list(range(self.n_slots - 1, -1, -1))
 
     def write(self, slot: Slot, state: RecurrentState) -> None:
         """Copy a state (batch 1) into a slot, from whatever device it is on."""

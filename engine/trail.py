@@ -63,6 +63,10 @@ class Trail:
         n_common = int(differs[0]) if len(differs) else n
         return n_common if n_common >= len(self.start.ids) else 0
 
+    def passes(self, ids: NDArray[np.int32]) -> bool:
+        """Tell whether one can stand on this trail at the end of `ids`."""
+        return len(ids) >= len(self.start.ids) and self.common(ids) == len(ids)
+
     def at(self, n: int) -> Checkpoint:
         """Give the checkpoint after the first n ids; n is within the trail."""
         n_since = n - len(self.start.ids)
@@ -74,17 +78,20 @@ class Trail:
         return Checkpoint(self.ids[:n], state, torch.cat(self._hidden)[n_since - 1])
 
     def cut(self, n: int) -> None:
-        """Forget what comes after the first n ids."""
-        n_since = n - len(self.start.ids)
+        """Forget what comes after the first n ids; n is within the trail."""
+        if n < len(self.ids):
+            self._narrow(0, n - len(self.start.ids))
+            self.ids = self.ids[:n].copy()
+            self._states = {at: state for at, state in self._states.items() if at <= n}
+
+    def rest(self, n: int) -> tuple[list[int], InputLog, Tensor] | None:
+        """Give what comes after the first n ids: tokens, log, hidden rows; None when nothing."""
         if n >= len(self.ids):
-            return
-        self.ids = self.ids[:n]
-        if n_since:
-            self._logs = [InputLog.of_runs(self._logs).first(n_since)]
-            self._hidden = [torch.cat(self._hidden)[:n_since]]
-        else:
-            self._logs, self._hidden = [], []
-        self._states = {at: state for at, state in self._states.items() if at <= n}
+            return None
+        n_since = n - len(self.start.ids)
+        log = InputLog.of_runs(self._logs)
+        rest = InputLog(*(part[:, n_since:] for part in log.tensors))
+        return self.ids[n:].tolist(), rest, torch.cat(self._hidden)[n_since:]
 
     def move_up(self) -> None:
         """Let the trail start later once it is long."""
@@ -92,10 +99,18 @@ class Trail:
         if n_since <= MAX_TOKENS:
             return
         n_new = len(self.ids) - MAX_TOKENS // 2
-        n_moved = n_new - len(self.start.ids)
         start = self.at(n_new)
+        start = Checkpoint(start.ids, start.state, start.hidden.clone())
+        self._narrow(n_new - len(self.start.ids), n_since)
+        self.start = start
+
+    def _narrow(self, first: int, last: int) -> None:
+        """Keep the logs of these tokens alone, counted from the start; all of it or nothing."""
+        if first == last:
+            self._logs, self._hidden = [], []
+            return
         log, hidden = InputLog.of_runs(self._logs), torch.cat(self._hidden)
         # Cloned, or the dropped part would stay in memory.
-        self._logs = [InputLog(*(part[:, n_moved:].clone() for part in log.tensors))]
-        self._hidden = [hidden[n_moved:].clone()]
-        self.start = Checkpoint(start.ids, start.state, start.hidden.clone())
+        narrow = InputLog(*(part[:, first:last].clone() for part in log.tensors))
+        self._hidden = [hidden[first:last].clone()]
+        self._logs = [narrow]

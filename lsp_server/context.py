@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from lsp_server.syntax import definition_lines, line_comment_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tree_sitter import Node, Tree
 
     from lsp_server.documents import Document
@@ -55,8 +57,39 @@ class Window:
     prefix: str
     suffix: str
     header: str
+    cursor: int
     revision: int
-    """The document's revision for which the two offsets hold."""
+    """The document's revision for which the three offsets hold."""
+
+
+def nearest_window(
+    document: Document, offset: int, limits: WindowLimits, windows: Sequence[Window]
+) -> Window | None:
+    """Give the window taken nearest to a cursor whose two edges still serve there.
+
+    So that a jump back finds the edges, and with them the states, that it left.
+    """
+    serving = []
+    for window in windows:
+        cursor, left, right = (
+            document.carry(at, window.revision)
+            for at in (window.cursor, window.prefix_start, window.suffix_end)
+        )
+        if (
+            left is not None
+            and right is not None
+            and _left_edge_serves(left, offset, limits.prefix_max_chars)
+            and _right_edge_serves(document, right, offset, limits.suffix_max_chars)
+        ):
+            distance = document.n_chars if cursor is None else abs(cursor - offset)
+            serving.append((distance, window))
+    return min(serving, key=lambda pair: pair[0])[1] if serving else None
+
+
+def is_nearly_full(window: Window, limits: WindowLimits) -> bool:
+    """Whether the prefix window will have to move soon if typing goes on."""
+    full = limits.prefix_max_chars
+    return full is not None and len(window.prefix) > full * 7 // 8
 
 
 def window_at(
@@ -80,6 +113,7 @@ def window_at(
         prefix=document.slice(left, offset),
         suffix=document.slice(offset, right),
         header=header_of(document),
+        cursor=offset,
         revision=document.revision,
     )
 

@@ -101,9 +101,12 @@ class Server(LanguageServer):
         await asyncio.wait([self._suggester], timeout=deadline_ms / 1e3)
         return self.loaded_suggester
 
-    def prepare_soon(self, document: Document) -> None:
-        """Have the engine read what was typed, unless more arrives first."""
-        self._loop.call_soon(self._prepare, document, document.revision)
+    def prepare_soon(self, document: Document, offset: int | None = None) -> None:
+        """Have the engine read up to an offset, unless more arrives first.
+
+        Left out, it is where the last change ended: whoever types goes on there.
+        """
+        self._loop.call_soon(self._prepare, document, document.revision, offset)
 
     def show(self, kind: types.MessageType, message: str) -> None:
         self.window_show_message(types.ShowMessageParams(type=kind, message=message))
@@ -112,15 +115,16 @@ class Server(LanguageServer):
         """Log what went wrong; pygls would open a popup."""
         logger.error("%s: %s", getattr(source, "__name__", source), error)
 
-    def _prepare(self, document: Document, revision: int) -> None:
+    def _prepare(self, document: Document, revision: int, offset: int | None) -> None:
         suggester, edit = self.loaded_suggester, document.last_edit
-        if suggester is None or edit is None or document.revision != revision:
+        if offset is None and edit is not None:
+            offset = edit.new_end
+        if suggester is None or offset is None or document.revision != revision:
             return
         if self.documents.get(document.uri) is not document or self.scheduler.is_busy(document.uri):
             return
         try:
-            # Whoever types goes on where the last change ended.
-            suggester.prepare(document, edit.new_end)
+            suggester.prepare(document, offset)
         except Exception:
             logger.exception("could not read ahead")
 

@@ -25,13 +25,15 @@ class Settings:
     device: str = "auto"
     """A torch device; "auto" is CUDA where there is one."""
     threads: int | None = None
-    """How many threads compute on a CPU; None is torch's choice, one a core."""
+    """How many threads compute on a CPU; None is half the cores."""
     deadline_ms: float = 300.0
     """How long a suggestion may take that nobody asked for."""
     invoked_deadline_ms: float = 3000.0
     """The same for one that the user asked for."""
     max_tokens: int = 64
     """The longest suggestion."""
+    save_states: bool = True
+    """Whether what was read of recent files is kept on disk (for you alone) for the next start."""
 
     def __post_init__(self) -> None:
         for name in ("deadline_ms", "invoked_deadline_ms"):
@@ -91,7 +93,14 @@ _TYPES: dict[str, Any] = {
     "deadline_ms": float,
     "invoked_deadline_ms": float,
     "max_tokens": int,
+    "save_states": bool,
 }
+
+
+def _exactly_bool(value: Any, _: type) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
+    return value
 
 
 def _make_converter() -> cattrs.Converter:
@@ -109,6 +118,7 @@ def _make_converter() -> cattrs.Converter:
     exactly(str, str)
     exactly(int, int)
     exactly(float, int, float)
+    converter.register_structure_hook(bool, _exactly_bool)
     return converter
 
 

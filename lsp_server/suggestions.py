@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.engine import Engine
 from engine.request import Completion, CompletionRequest
-from lsp_server.context import Window, WindowLimits, multiline_at, window_at
+from lsp_server.context import (
+    Window,
+    WindowLimits,
+    is_nearly_full,
+    multiline_at,
+    nearest_window,
+    window_at,
+)
+from lsp_server.private_files import is_secret, states_folder
 from lsp_server.trimming import trim
 
 if TYPE_CHECKING:
@@ -36,6 +45,10 @@ WINDOW_LIMITS = {
 TRIM_CHARS = 2000
 # The engine looks at its deadline after every pass; this is for a pass that hangs.
 GRACE_MS = 250.0
+# Places of a document whose windows are remembered, for jumps back.
+MAX_WINDOWS = 8
+# Added to a document's name for what is read ahead of need.
+NEXT = "#next"
 # Stop reasons that mean that nobody wants the answer any more.
 UNWANTED = ("cancel", "superseded")
 
@@ -58,6 +71,22 @@ class Suggestion:
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     @property
+    def counts(self) -> dict[str, Any]:
+        """What it took, as `keystate complete --json` and `keystate/lastTimings` give it."""
+        completion = self.completion
+        return {
+            "prompt_kind": completion.kind,
+            "stop": completion.stop,
+            "tokens": {
+                "prompt": completion.n_prompt,
+                "recomputed": completion.n_recomputed,
+                "generated": completion.n_generated,
+            },
+            "passes": {"model": completion.n_passes, "healing": completion.n_healing_passes},
+            "state_from": completion.source,
+        }
+
+    @property
     def is_wanted(self) -> bool:
         return self.completion.stop not in UNWANTED
 
@@ -69,7 +98,7 @@ class Suggester:
         self.engine = engine
         self._settings = settings
         self._limits = WINDOW_LIMITS.get(engine.fim.name, WindowLimits())
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[str, list[Window]] = {}
 
     @classmethod
     def load(cls, settings: Settings) -> Suggester:
@@ -78,7 +107,13 @@ class Suggester:
         Raises ValueError: CheckpointError and TokenizerError name the remedy.
         """
         device = usable_device(settings.device)
-        engine = Engine.load(settings.model, device=device, n_threads=settings.threads)
+        engine = Engine.load(
+            settings.model,
+            device=device,
+            # Half the cores, so that the editor stays smooth.
+            n_threads=settings.threads or max(1, (os.cpu_count() or 1) // 2),
+            states_folder=states_folder() if settings.save_states else None,
+        )
         engine.start()
         return cls(engine, settings)
 
@@ -132,13 +167,23 @@ class Suggester:
         return Suggestion(items=items, completion=completion, timings_ms=timings_ms)
 
     def prepare(self, document: Document, offset: int) -> None:
-        """Have the engine read a document up to where a request is likely; answers nothing."""
+        """Have the engine read a document up to where a request is likely; answers nothing.
+
+        A prefix window that is nearly full has its successor read as well, so that the keystroke
+        that moves it finds its states.
+        """
         self.engine.prepare(self._request(document, offset, False, None, False, {}))
+        window = self._windows[document.uri][-1]
+        if is_nearly_full(window, self._limits):
+            moved = window_at(document, offset, self._limits)
+            request = self._request_on(moved, document, offset, False, None, False)
+            self.engine.prepare(replace(request, document=document.uri + NEXT))
 
     def forget(self, uri: str) -> None:
         """Drop what is kept of a document that was closed."""
         self._windows.pop(uri, None)
         self.engine.forget(uri)
+        self.engine.forget(uri + NEXT)
 
     def close(self) -> None:
         self.engine.close()
@@ -156,9 +201,22 @@ class Suggester:
         # Parsed on first use; here, so that the time is known.
         _ = document.tree
         parsed = time.monotonic()
-        window = window_at(document, offset, self._limits, self._windows.get(document.uri))
-        self._windows[document.uri] = window
-        request = CompletionRequest(
+        window = self._window(document, offset)
+        request = self._request_on(window, document, offset, explicit, deadline_ms, raw)
+        timings_ms["parse"] = 1e3 * (parsed - started)
+        timings_ms["context"] = 1e3 * (time.monotonic() - parsed)
+        return request
+
+    def _request_on(
+        self,
+        window: Window,
+        document: Document,
+        offset: int,
+        explicit: bool,
+        deadline_ms: float | None,
+        raw: bool,
+    ) -> CompletionRequest:
+        return CompletionRequest(
             document=document.uri,
             header=window.header,
             prefix=_unix(window.prefix),
@@ -168,10 +226,18 @@ class Suggester:
             deadline_ms=deadline_ms,
             explicit=explicit,
             raw=raw,
+            may_be_saved=not is_secret(document.path),
         )
-        timings_ms["parse"] = 1e3 * (parsed - started)
-        timings_ms["context"] = 1e3 * (time.monotonic() - parsed)
-        return request
+
+    def _window(self, document: Document, offset: int) -> Window:
+        """The windows at a cursor, with the edges of the last ones taken nearby if they serve."""
+        windows = self._windows.setdefault(document.uri, [])
+        near = nearest_window(document, offset, self._limits, windows)
+        if near is not None:
+            windows.remove(near)
+        windows.append(window_at(document, offset, self._limits, near))
+        del windows[:-MAX_WINDOWS]
+        return windows[-1]
 
     async def _complete(self, request: CompletionRequest) -> Completion:
         loop = asyncio.get_running_loop()

@@ -46,7 +46,9 @@ def command(
     """Complete the code at a position of a file."""
     document = read_document(path)
     position = checked_position(document, line, character)
-    settings = Settings(model=model, device=device or Settings.device, max_tokens=max_tokens)
+    settings = Settings(
+        model=model, device=device or Settings.device, max_tokens=max_tokens, save_states=False
+    )
     # Imports torch; after what can be told without it.
     from lsp_server.suggestions import Suggester
 
@@ -106,7 +108,6 @@ def checked_position(document: Document, line: int, character: int) -> Position:
 
 
 def completion_json(suggester: Suggester, suggestion: Suggestion) -> dict[str, Any]:
-    completion = suggestion.completion
     return {
         "items": [
             {
@@ -118,11 +119,6 @@ def completion_json(suggester: Suggester, suggestion: Suggestion) -> dict[str, A
         "model": suggester.name,
         "device": suggester.device,
         "timings_ms": suggestion.timings_ms,
-        "tokens": {
-            "prompt": completion.n_prompt,
-            "recomputed": completion.n_recomputed,
-            "generated": completion.n_generated,
-        },
-        "prompt_kind": completion.kind,
-        "stop": completion.stop,
+        **suggestion.counts,
+        "counters": suggester.engine.counters(),
     }

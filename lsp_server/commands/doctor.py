@@ -141,7 +141,9 @@ def _load(model: str | None, device: str | None, loaded: list[Suggester]) -> str
     from lsp_server.suggestions import Suggester
 
     started = time.perf_counter()
-    suggester = Suggester.load(Settings(model=model, device=device or Settings.device))
+    suggester = Suggester.load(
+        Settings(model=model, device=device or Settings.device, save_states=False)
+    )
     loaded.append(suggester)
     n_parameters = sum(p.numel() for p in suggester.engine.model.parameters())
     took_s = time.perf_counter() - started

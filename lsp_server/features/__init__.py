@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInternalError
 
+from lsp_server.features.counters import COUNTERS, counters
+from lsp_server.features.cursor_moved import CURSOR_MOVED, cursor_moved
 from lsp_server.features.did_change import did_change
 from lsp_server.features.did_close import did_close
 from lsp_server.features.did_open import did_open
@@ -36,7 +38,9 @@ FEATURES: dict[str, Handler] = {
     types.TEXT_DOCUMENT_DID_CHANGE: did_change,
     types.TEXT_DOCUMENT_DID_CLOSE: did_close,
     types.TEXT_DOCUMENT_INLINE_COMPLETION: inline_completion,
+    CURSOR_MOVED: cursor_moved,
     LAST_TIMINGS: last_timings,
+    COUNTERS: counters,
 }
 OPTIONS: dict[str, Any] = {
     # pygls advertises this feature only where there are options.

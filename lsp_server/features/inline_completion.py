@@ -68,19 +68,9 @@ def _note(server: Server, document: Document, suggestion: Suggestion | None) -> 
         "timings_ms": {"total": since_received_ms},
     }
     if suggestion is not None:
-        completion = suggestion.completion
         timings_ms = dict(suggestion.timings_ms)
         # Reading the message, and waiting for the loop or for the model to load.
         timings_ms["receive"] = since_received_ms - timings_ms["total"]
         timings_ms["total"] = since_received_ms
-        answer |= {
-            "stop": completion.stop,
-            "prompt_kind": completion.kind,
-            "tokens": {
-                "prompt": completion.n_prompt,
-                "recomputed": completion.n_recomputed,
-                "generated": completion.n_generated,
-            },
-            "timings_ms": timings_ms,
-        }
+        answer |= {**suggestion.counts, "timings_ms": timings_ms}
     server.answers.add(answer)

@@ -8,7 +8,8 @@ since this was last asked, the newest 256 at most; each an object with
 - `timings_ms`: {stage: ms}. In order: `receive`, `parse`, `context`, the engine's own stages,
   `handover` between threads, `trim`; `total` from the message read to the answer made; `serialize`
   comes after it;
-- but for "loading", `prompt_kind` and `tokens` as `keystate complete --json` has them.
+- but for "loading", `prompt_kind`, `tokens`, `passes` and `state_from` as
+  `keystate complete --json` has them.
 
 Superseded and cancelled requests are left out. A request that is never asked for costs one small
 object.

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 TOKENIZER = Path(engine.__file__).parent / "embedded" / "tokenizer.model"
 # Generous: a loaded machine must not turn an answer into a deadline.
-OPTIONS = {"deadlineMs": 60_000, "invokedDeadlineMs": 60_000, "maxTokens": 8, "threads": 1}
+OPTIONS = {
+    "deadlineMs": 60_000,
+    "invokedDeadlineMs": 60_000,
+    "maxTokens": 8,
+    "threads": 1,
+    "saveStates": False,
+}
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +44,9 @@ def model_directory(
 @pytest.fixture(scope="session")
 def suggester(model_directory: Path) -> Iterator[Suggester]:
     """What the server runs, in this process, on the same model."""
-    suggester = Suggester.load(Settings(model=str(model_directory), max_tokens=8))
+    suggester = Suggester.load(
+        Settings(model=str(model_directory), max_tokens=8, save_states=False)
+    )
     yield suggester
     suggester.close()
 

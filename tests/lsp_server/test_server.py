@@ -417,7 +417,7 @@ class TestProcess:
 
     async def test_capabilities(self, server_command: tuple[str, ...]) -> None:
         async with await Client.start(server_command) as client:
-            result = await client.initialize()
+            result = await client.initialize(options={"saveStates": False})
             assert "inlineCompletionProvider" in result["capabilities"]
             assert result["capabilities"]["textDocumentSync"]["change"] == 2
             assert result["capabilities"]["textDocumentSync"]["openClose"] is True
@@ -498,7 +498,7 @@ class TestLife:
 
     async def test_exit_without_shutdown(self) -> None:
         async with await Client.start() as client:
-            await client.initialize()
+            await client.initialize(options={"saveStates": False})
             client.notify("exit", None)
             assert await client.wait() == 1
 
@@ -510,7 +510,7 @@ class TestLife:
     async def test_a_missing_model_is_told_and_survived(self, tmp_path: Path) -> None:
         command = (*SERVER_COMMAND, "--model", str(tmp_path))
         async with await Client.start(command) as client:
-            await client.initialize()
+            await client.initialize(options={"saveStates": False})
             shown = await client.notification("window/showMessage")
             assert str(tmp_path) in shown["message"]
             assert "Traceback" not in shown["message"]

@@ -21,7 +21,6 @@ from tests.oracle import check_exact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.cache import Checkpoint
     from engine.engine import OnDone
     from engine.mamba2 import Mamba2
     from engine.request import Completion, CompletionRequest
@@ -111,17 +110,15 @@ def test_keystrokes_are_exact_and_recompute_what_they_insert(engine: Engine, at_
     assert sum(completion.n_recomputed for completion in rest) > 60
 
 
-def zeroed(engine: Engine, checkpoint: Checkpoint) -> RecurrentState:
+def zeroed(engine: Engine, ids: list[int]) -> RecurrentState:
     return engine.model.initial_state()
 
 
-def one_token_early(engine: Engine, checkpoint: Checkpoint) -> RecurrentState:
-    before = checkpoint.ids[:-1]
-    return from_scratch(engine, before.tolist())
+def one_token_early(engine: Engine, ids: list[int]) -> RecurrentState:
+    return from_scratch(engine, ids[:-1])
 
 
-def of_another_suffix(engine: Engine, checkpoint: Checkpoint) -> RecurrentState:
-    ids = checkpoint.ids.tolist()
+def of_another_suffix(engine: Engine, ids: list[int]) -> RecurrentState:
     cut = ids.index(engine.tokenizer.prefix_id)
     return from_scratch(engine, [*ids[:2], *engine.tokenizer.encode("\nother()\n"), *ids[cut:]])
 
@@ -130,15 +127,22 @@ def from_scratch(engine: Engine, ids: list[int]) -> RecurrentState:
     return engine.model.prefill(torch.tensor([ids]))[1]
 
 
+@pytest.mark.parametrize("where", ["cache", "trail"])
 @pytest.mark.parametrize("fault", [zeroed, one_token_early, of_another_suffix])
 def test_a_wrong_state_is_seen(
-    engine: Engine, fault: Callable[[Engine, Checkpoint], RecurrentState]
+    engine: Engine, fault: Callable[[Engine, list[int]], RecurrentState], where: str
 ) -> None:
     def spoil(completion: Completion) -> None:
         check_exact(engine.model, completion)
-        found = engine.cache.longest_prefix(np.asarray(completion.prompt_ids, np.int32))
-        assert found is not None
-        engine.cache.replace(completion.prompt_ids, fault(engine, found))
+        ids = np.asarray(completion.prompt_ids, np.int32)
+        state = fault(engine, ids.tolist())
+        trail = next(iter(engine.decoder.trails.values()))
+        if where == "trail":
+            trail.cut(len(ids))
+            trail.remember(len(ids), state)
+        else:
+            engine.decoder.trails.clear()
+            engine.cache.replace(ids.tolist(), state)
 
     with pytest.raises(AssertionError, match="away from those from scratch"):
         type_in(engine, TYPED[:30], N_LINES // 2, spoil)

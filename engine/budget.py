@@ -1,0 +1,31 @@
+"""How much memory kept states may take where nobody says."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+CPU_BYTES = 512 * 2**20
+# Beside a GPU: a quarter of the host's memory, and no more than this.
+MAX_HOST_BYTES = 8 * 2**30
+
+
+def default_budgets(device: torch.device) -> tuple[int, int]:
+    """Give the bytes for states on the model's device, and in the host's memory behind it.
+
+    To be asked once the weights are loaded. On a GPU it is half of what they leave free; on a CPU
+    there is one tier.
+    """
+    if device.type != "cuda":
+        return CPU_BYTES, 0
+    n_free, _ = torch.cuda.mem_get_info(device)
+    return n_free // 2, min(MAX_HOST_BYTES, host_bytes() // 4)
+
+
+def host_bytes() -> int:
+    """Give the bytes of the host's memory; 0 where the platform does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 0

@@ -1,0 +1,159 @@
+"""States of recently edited documents, saved on exit and taken up on the next start.
+
+One safetensors file a checkpoint, named by the hash of its token ids; each says which model,
+tokenizer and format it belongs to. Files are readable by their owner alone and hold token ids and
+states, which tell about the text they were made from: `Engine` saves none unless it is given a
+folder, and none for documents that its caller excludes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from logging import getLogger
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from engine.cache import Checkpoint
+from engine.state import RecurrentState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from engine.mamba2 import Mamba2
+
+log = getLogger(__name__)
+
+FORMAT = "keystate-state-1"
+DEFAULT_CAP_BYTES = 256 * 2**20
+# Of every weight file: enough to tell two models apart without reading 14 GB.
+_SAMPLE_BYTES = 2**16
+_N_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class SavedStates:
+    """A folder of states of one model."""
+
+    folder: Path
+    model_id: str
+    cap_bytes: int = DEFAULT_CAP_BYTES
+
+    def save(self, checkpoints: Iterable[Checkpoint]) -> int:
+        """Replace what is saved, the first checkpoints first; give the number saved."""
+        return save_states(self.folder, self.model_id, checkpoints, self.cap_bytes)
+
+    def load(self, model: Mamba2) -> Iterator[Checkpoint]:
+        """Yield what is saved and fits the model."""
+        return load_states(self.folder, self.model_id, model)
+
+
+def fingerprint(directory: Path) -> str:
+    """Give an id of a checkpoint folder's weights, config and tokenizer."""
+    digest = hashlib.sha256(FORMAT.encode())
+    for path in sorted(directory.iterdir()):
+        if not path.is_file() or path.suffix not in {".safetensors", ".json", ".model", ".v3"}:
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            for i in range(_N_SAMPLES if size > _N_SAMPLES * _SAMPLE_BYTES else 1):
+                file.seek(i * size // _N_SAMPLES)
+                n_bytes = _SAMPLE_BYTES if size > _N_SAMPLES * _SAMPLE_BYTES else size
+                digest.update(file.read(n_bytes))
+    return digest.hexdigest()
+
+
+def save_states(
+    folder: Path, model_id: str, checkpoints: Iterable[Checkpoint], cap_bytes: int
+) -> int:
+    """Replace what `folder` holds by these checkpoints, the first ones first, up to the cap.
+
+    Gives the number saved. What cannot be written is logged and left out.
+    """
+    kept: set[Path] = set()
+    n_bytes = 0
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for checkpoint in checkpoints:
+            content = _packed(checkpoint, model_id)
+            if n_bytes + len(content) > cap_bytes:
+                break
+            name = hashlib.sha256(checkpoint.ids.tobytes() + model_id.encode()).hexdigest()[:32]
+            path = folder / f"{name}.safetensors"
+            part = path.with_suffix(".part")
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            part.replace(path)
+            kept.add(path)
+            n_bytes += len(content)
+        for path in folder.iterdir():
+            if path.suffix in {".safetensors", ".part"} and path not in kept:
+                path.unlink()
+    except OSError as error:
+        log.warning("states were not saved for the next start: %s", error)
+    return len(kept)
+
+
+def load_states(folder: Path, model_id: str, model: Mamba2) -> Iterator[Checkpoint]:
+    """Yield the checkpoints in `folder` that belong to this model; others are logged, not used."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            yield _unpacked(path, model_id, model)
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            log.info("a saved state is not used: %s: %s", path.name, error)
+
+
+def _packed(checkpoint: Checkpoint, model_id: str) -> bytes:
+    ids = np.ascontiguousarray(checkpoint.ids)
+    tensors = {
+        "ids": torch.from_numpy(ids.copy()),
+        "conv_state": checkpoint.state.conv_state,
+        "ssm_state": checkpoint.state.ssm_state,
+        "hidden": checkpoint.hidden,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = b"".join(_bytes(tensors[name]) for name in sorted(tensors))
+    return save(
+        tensors,
+        metadata={
+            "format": FORMAT,
+            "model": model_id,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        },
+    )
+
+
+def _unpacked(path: Path, model_id: str, model: Mamba2) -> Checkpoint:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
+        if metadata.get("model") != model_id:
+            raise ValueError("it is of another model")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    content = b"".join(_bytes(tensors[name]) for name in sorted(tensors))
+    if hashlib.sha256(content).hexdigest() != metadata.get("sha256"):
+        raise ValueError("it is damaged")
+    empty = model.initial_state()
+    for name, expected in (("conv_state", empty.conv_state), ("ssm_state", empty.ssm_state)):
+        found = tensors[name]
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise ValueError(f"{name} is {found.dtype} {tuple(found.shape)}")
+    state = RecurrentState(
+        tensors["conv_state"].to(model.device), tensors["ssm_state"].to(model.device)
+    )
+    return Checkpoint(tensors["ids"].numpy(), state, tensors["hidden"].to(model.device))
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b""

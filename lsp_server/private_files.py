@@ -1,0 +1,44 @@
+"""Which files hold secrets by their name, and where what is kept about the others lies."""
+
+from __future__ import annotations
+
+import os
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+# Of these nothing is ever written to disk.
+SECRET_NAMES = (
+    ".env*",
+    "*.pem",
+    "*.key",
+    "*.p12",
+    "*.pfx",
+    "*.keystore",
+    "id_rsa*",
+    "id_ed25519*",
+    "id_ecdsa*",
+    ".netrc",
+    ".pgpass",
+    ".npmrc",
+    ".pypirc",
+    "credentials*",
+    "secrets*",
+)
+
+
+def is_secret(path: str) -> bool:
+    """Whether a file's name says that it holds secrets."""
+    name = path.replace("\\", "/").rpartition("/")[2].lower()
+    return any(fnmatch(name, pattern) for pattern in SECRET_NAMES)
+
+
+def states_folder() -> Path:
+    """Where states outlast the process: the user's cache folder, by the platform's custom."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "keystate" / "states"
