@@ -15,7 +15,7 @@ from rich.live import Live
 from lsp_server.commands.complete import read_document
 from lsp_server.commands.options import device_option, model_option
 from perf.client import SERVER_COMMAND, Client, ServerGone
-from perf.demo_view import LiveView, PlainView, summary
+from perf.demo_view import LiveView, PictureView, PlainView, summary
 from perf.typing_user import BRISK, FULL_SPEED, Tally, TypingUser, View, cut_out
 
 if TYPE_CHECKING:
@@ -31,9 +31,16 @@ TYPED_CHARS = 230
     "path", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--fast", is_flag=True, help="Type as fast as the server answers.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the longest suggestion taken as an SVG.",
+)
 @model_option
 @device_option
-def command(path: Path | None, fast: bool, model: str | None, device: str | None) -> None:
+def command(
+    path: Path | None, fast: bool, picture: Path | None, model: str | None, device: str | None
+) -> None:
     """Replay typing into a real server and show ghost text and latency.
 
     Some lines in the middle of the file are taken out and typed again; a suggestion that is what
@@ -46,8 +53,12 @@ def command(path: Path | None, fast: bool, model: str | None, device: str | None
     console = Console()
     live = Live(console=console, refresh_per_second=20) if console.is_terminal else None
     view: View = PlainView(console) if live is None else LiveView(console, live)
+    if picture is not None:
+        view = PictureView(view)
     with live or nullcontext():
         tally = asyncio.run(_replay(arguments, document, offset, missing, fast, view))
+    if isinstance(view, PictureView) and picture is not None:
+        view.save(picture)
     console.print(summary(tally))
 
 
@@ -59,7 +70,7 @@ async def _replay(
             pace = FULL_SPEED if fast else BRISK
             user = TypingUser(client, document, offset, missing, pace=pace, view=view)
             try:
-                await client.initialize()
+                await client.initialize(options={"saveStates": False})
                 tally = await user.run()
                 await client.shutdown()
             except ServerGone as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -11,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.live import Live
 
     from lsp_server.documents import Document
-    from perf.typing_user import Tally
+    from perf.typing_user import Tally, View
 
 LINES_ABOVE, LINES_BELOW = 14, 6
 GHOST = "dim italic"
@@ -39,20 +42,58 @@ class LiveView:
         self._draw(document, offset, "", f"Tab: {n_chars} characters")
 
     def _draw(self, document: Document, offset: int, ghost: str, status: str) -> None:
-        line = document.line_of(offset)
-        first = max(0, line - LINES_ABOVE)
-        last = min(len(document.lines), first + LINES_ABOVE + LINES_BELOW + 1)
-        start = document.line_start(first)
-        text = "".join(document.lines[first:last]).rstrip("\r\n")
-        lexer = Syntax.guess_lexer(document.path, text)
-        code = Syntax("", lexer, theme="ansi_dark", tab_size=4).highlight(text)
-        code.right_crop(len(code) - len(text))
-        shown = code[: offset - start] + Text(ghost or " ", GHOST if ghost else "reverse")
-        shown += code[offset - start :]
-        shown.no_wrap = True
-        panel = Panel(shown, title=document.path, height=LINES_ABOVE + LINES_BELOW + 3)
-        bars = Text(f"{status:>20}   ") + Text(sparkline(self._latencies_ms[-50:]), "green")
-        self._live.update(Group(panel, bars))
+        self._live.update(frame(document, offset, ghost, status, self._latencies_ms))
+
+
+class PictureView:
+    """Another view, and the frame of the longest suggestion that the user then took."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._latencies_ms: list[float] = []
+        self._last = Group()
+        self._best = Group()
+        self._best_chars = 0
+
+    def loading(self, elapsed_s: float) -> None:
+        self._view.loading(elapsed_s)
+
+    def answered(self, document: Document, offset: int, ghost: str, latency_ms: float) -> None:
+        self._latencies_ms.append(latency_ms)
+        status = f"{latency_ms:.0f} ms"
+        self._last = frame(document, offset, ghost, status, self._latencies_ms)
+        self._view.answered(document, offset, ghost, latency_ms)
+
+    def accepted(self, document: Document, offset: int, n_chars: int) -> None:
+        if n_chars > self._best_chars:
+            self._best, self._best_chars = self._last, n_chars
+        self._view.accepted(document, offset, n_chars)
+
+    def save(self, path: Path) -> None:
+        """Write the frame as SVG; the last one where nothing was taken."""
+        console = Console(record=True, width=100, file=StringIO())
+        console.print(self._best if self._best_chars else self._last)
+        console.save_svg(str(path), title="keystate demo")
+
+
+def frame(
+    document: Document, offset: int, ghost: str, status: str, latencies_ms: list[float]
+) -> Group:
+    """The code around the cursor with ghost text in it, over the latencies so far."""
+    line = document.line_of(offset)
+    first = max(0, line - LINES_ABOVE)
+    last = min(len(document.lines), first + LINES_ABOVE + LINES_BELOW + 1)
+    start = document.line_start(first)
+    text = "".join(document.lines[first:last]).rstrip("\r\n")
+    lexer = Syntax.guess_lexer(document.path, text)
+    code = Syntax("", lexer, theme="ansi_dark", tab_size=4).highlight(text)
+    code.right_crop(len(code) - len(text))
+    shown = code[: offset - start] + Text(ghost or " ", GHOST if ghost else "reverse")
+    shown += code[offset - start :]
+    shown.no_wrap = True
+    panel = Panel(shown, title=document.path, height=LINES_ABOVE + LINES_BELOW + 3)
+    bars = Text(f"{status:>20}   ") + Text(sparkline(latencies_ms[-50:]), "green")
+    return Group(panel, bars)
 
 
 class PlainView:

@@ -35,7 +35,12 @@ async def measure(
     """Type a space-ended word at the end of many lines; give each answer's figures."""
     text = path.read_text(encoding="utf-8")
     lines = text.split("\n")
-    options: dict[str, Any] = {"maxTokens": n_tokens, "threads": threads, "deadlineMs": 60_000}
+    options: dict[str, Any] = {
+        "maxTokens": n_tokens,
+        "threads": threads,
+        "deadlineMs": 60_000,
+        "saveStates": False,
+    }
     if model is not None:
         options["model"] = model
     uri = path.resolve().as_uri()
@@ -93,7 +98,7 @@ def summary(rows: list[dict[str, Any]], n_tokens: int) -> dict[str, Any]:
 @click.command()
 @click.option("--file", "path", type=click.Path(path_type=Path, exists=True), default=None)
 @click.option("--tokens", default=12, show_default=True, help="Tokens in a line.")
-@click.option("--lines", default=60, show_default=True, help="Lines to type in.")
+@click.option("--lines", default=150, show_default=True, help="Lines to type in.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--model", default=None, help="Model to measure; the embedded one if left out.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures here.")
