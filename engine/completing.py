@@ -68,7 +68,7 @@ class Completer:
                 text=text,
                 stop=stop,
                 kind=prompt.kind,
-                prompt_ids=prompt.whole,
+                prompt=prompt.whole,
                 token_ids=() if draft is None else tuple(draft.token_ids),
                 n_recomputed=cost.n_recomputed,
                 n_generated=cost.n_generated,

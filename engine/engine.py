@@ -355,9 +355,11 @@ class Engine:
             self.warm_up()
         except Exception:
             log.exception("the warm-up failed; passes keep their first size")
-        if self._saved is not None:
-            for checkpoint in self._saved.load(self.model):
+        try:
+            for checkpoint in () if self._saved is None else self._saved.load(self.model):
                 self.cache.add(checkpoint)
+        except Exception:
+            log.exception("saved states were not taken up")
         while not self._closed:
             try:
                 self._serve()

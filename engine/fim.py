@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from engine.growing_ids import GrowingIds
+
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from engine.tokenizer import Tokenizer
 
 MAX_HELD_TOKENS = 16
@@ -28,7 +33,7 @@ class PrefixSplit:
     committed yet, so its length is what to strip from the output and not the text's.
     """
 
-    ids: list[int]
+    ids: NDArray[np.int32]
     held: bytes
 
 
@@ -44,6 +49,11 @@ class FimFormat:
     tokenizer: Tokenizer
     # None: the family never has it in a prompt, and knows no prefix-first order.
     middle_id: int | None
+    _growing: GrowingIds = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Start with no text remembered."""
+        object.__setattr__(self, "_growing", GrowingIds(self.tokenizer))
 
     def prompt(self, order: PromptOrder, prefix: str, suffix: str) -> list[int]:
         """Ids of the whole prompt; ValueError for an order the family was not trained in."""
@@ -103,10 +113,10 @@ class FimFormat:
         if n_held <= MAX_HELD_TOKENS:
             dummy = " " if self.tokenizer.dummy_prefix and not start else ""
             return PrefixSplit(
-                ids=self.prefix_ids(text[:start]), held=self.tokenizer.held_bytes(dummy + rest)
+                ids=self._growing.encode(text[:start]), held=self.tokenizer.held_bytes(dummy + rest)
             )
-        ids = self.prefix_ids(text)
-        held = b"".join(map(self.tokenizer.piece_bytes, ids[-MAX_HELD_TOKENS:]))
+        ids = self._growing.encode(text)
+        held = b"".join(map(self.tokenizer.piece_bytes, ids[-MAX_HELD_TOKENS:].tolist()))
         return PrefixSplit(ids=ids[:-MAX_HELD_TOKENS], held=held)
 
     def _check_order(self, order: PromptOrder) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from engine.fim import PromptOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,9 +37,9 @@ class Prompt:
     held: bytes
 
     @property
-    def whole(self) -> tuple[int, ...]:
+    def whole(self) -> NDArray[np.int32]:
         """Give all ids."""
-        return (*self.ids.tolist(), *self.tail.tolist())
+        return np.concatenate((self.ids, self.tail)) if len(self.tail) else self.ids
 
 
 class Prompts:
@@ -87,5 +87,7 @@ def bridge_suffix(after_cursor: str) -> str:
     return text if len(text) == len(after_cursor) or not end else text[:end]
 
 
-def _ids(*parts: list[int]) -> NDArray[np.int32]:
-    return np.array([token_id for part in parts for token_id in part], dtype=np.int32)
+def _ids(*parts: Sequence[int] | NDArray[np.int32]) -> NDArray[np.int32]:
+    if not parts:
+        return np.empty(0, np.int32)
+    return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 # Why an answer ended. The last three say that no text was computed to its end.
@@ -53,7 +56,8 @@ class Completion:
     text: str
     stop: str
     kind: str = "epoch"
-    prompt_ids: tuple[int, ...] = ()
+    # Kept as it is: making 100,000 ids into Python's numbers takes milliseconds.
+    prompt: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
     token_ids: tuple[int, ...] = ()
     n_recomputed: int = 0
     n_generated: int = 0
@@ -67,4 +71,9 @@ class Completion:
     @property
     def n_prompt(self) -> int:
         """Give the number of tokens in the prompt."""
-        return len(self.prompt_ids)
+        return len(self.prompt)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """Give the prompt's ids."""
+        return tuple(self.prompt.tolist())

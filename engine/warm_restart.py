@@ -88,7 +88,9 @@ def save_states(
             name = hashlib.sha256(checkpoint.ids.tobytes() + model_id.encode()).hexdigest()[:32]
             path = folder / f"{name}.safetensors"
             part = path.with_suffix(".part")
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            # A file that is there keeps the rights it has, and a link leads elsewhere.
+            part.unlink(missing_ok=True)
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
             part.replace(path)
@@ -97,19 +99,24 @@ def save_states(
         for path in folder.iterdir():
             if path.suffix in {".safetensors", ".part"} and path not in kept:
                 path.unlink()
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:
         log.warning("states were not saved for the next start: %s", error)
     return len(kept)
 
 
 def load_states(folder: Path, model_id: str, model: Mamba2) -> Iterator[Checkpoint]:
     """Yield the checkpoints in `folder` that belong to this model; others are logged, not used."""
-    if not folder.is_dir():
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
+    except FileNotFoundError:
         return
-    for path in sorted(folder.glob("*.safetensors")):
+    except OSError as error:
+        log.warning("no states were taken up: %s", error)
+        return
+    for path in paths:
         try:
             yield _unpacked(path, model_id, model)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, MemoryError, RuntimeError) as error:
             log.info("a saved state is not used: %s: %s", path.name, error)
 
 
@@ -145,14 +152,22 @@ def _unpacked(path: Path, model_id: str, model: Mamba2) -> Checkpoint:
     if hashlib.sha256(content).hexdigest() != metadata.get("sha256"):
         raise ValueError("it is damaged")
     empty = model.initial_state()
-    for name, expected in (("conv_state", empty.conv_state), ("ssm_state", empty.ssm_state)):
+    n_ids = tensors["ids"].numel()
+    for name, shape, dtype in (
+        ("ids", (n_ids,), torch.int32),
+        ("hidden", (model.config.d_model,), model.dtype),
+        ("conv_state", empty.conv_state.shape, empty.conv_state.dtype),
+        ("ssm_state", empty.ssm_state.shape, empty.ssm_state.dtype),
+    ):
         found = tensors[name]
-        if found.shape != expected.shape or found.dtype != expected.dtype:
+        if found.shape != shape or found.dtype != dtype:
             raise ValueError(f"{name} is {found.dtype} {tuple(found.shape)}")
+    # Copied, or they would keep the file mapped.
+    ids, hidden = tensors["ids"].numpy().copy(), tensors["hidden"].clone().to(model.device)
     state = RecurrentState(
         tensors["conv_state"].to(model.device), tensors["ssm_state"].to(model.device)
     )
-    return Checkpoint(tensors["ids"].numpy(), state, tensors["hidden"].to(model.device))
+    return Checkpoint(ids, state, hidden)
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

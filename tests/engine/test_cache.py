@@ -165,13 +165,11 @@ def test_a_parent_that_goes_leaves_its_work_to_its_children() -> None:
     # 10 / 3 against 2 / 2: the child goes, though it is the deeper one.
     cache.add(checkpoint([2]))
     assert found(cache, [1] * 12) == [1] * 10
-    cache = cache_of([1] * 2, [1] * 12, n_slots=[2])
-    cache.add(checkpoint([2] * 11))  # in the place of the parent
-    assert found(cache, [1] * 12) == [1] * 12
+    cache = cache_of([1] * 12, [1] * 112, n_slots=[2])
+    cache.add(checkpoint([2] * 53))  # in the place of the parent
     cache.add(checkpoint([3]))
-    # Not 10 but 12 tokens against 11, and used later.
-    assert found(cache, [1] * 12) == [1] * 12
-    assert found(cache, [2] * 11) is None
+    # Not 100 but 112 tokens, of age 1, against 53 of age 0.
+    assert [len(entry.ids) for entry, _ in cache.checkpoints()] == [1, 112]
 
 
 def test_a_duplicate_costs_nothing_and_keeps_the_first() -> None:

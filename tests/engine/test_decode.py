@@ -605,6 +605,80 @@ def test_the_end_of_the_sequence_ends_it_and_is_not_written(decoder: Decoder, ra
     assert (work.n_generated, work.n_passes) == (0, 0)
 
 
+# Going along what was written
+
+
+def answer(decoder: Decoder, ids: NDArray[np.int32], n_tokens: int) -> tuple[list[int], Work]:
+    """Write some tokens after a prompt and keep them, as a completion does."""
+    work = Work()
+    with ExitStack() as stack:
+        checkpoint, _ = run(decoder.read(ids, OWNER, work, stack))
+        draft, _ = run(decoder.cover(b"", checkpoint, OWNER, work))
+        for _ in decoder.write(draft, raw=True, work=work):
+            if work.n_generated == n_tokens:
+                break
+        decoder.keep(checkpoint, OWNER, draft.walk)
+    return draft.token_ids, work
+
+
+def joined(ids: NDArray[np.int32], tokens: list[int]) -> NDArray[np.int32]:
+    return np.append(ids, np.array(tokens, dtype=np.int32))
+
+
+@pytest.mark.parametrize("step", [1, 3, 11])
+def test_typing_along_a_suggestion_costs_no_pass(decoder: Decoder, step: int) -> None:
+    ids = random_ids(50)
+    tokens, _ = answer(decoder, ids, 12)
+    for n in range(step, 12, step):
+        typed = joined(ids, tokens[:n])
+        assert decoder.n_missing(typed, OWNER) == 0
+        checkpoint, work = read(decoder, typed)
+        assert (work.n_recomputed, work.n_passes) == (0, 0)
+        check_state(decoder.model, checkpoint)
+        # And what is still to be typed of it need not be written anew.
+        again, work = answer(decoder, typed, 12 - n)
+        assert again == tokens[n:]
+        assert work.n_passes == 0
+    # Away from it, only what differs is read.
+    other = joined(ids, [*tokens[:6], (tokens[6] + 1) % len(PIECES)])
+    checkpoint, work = read(decoder, other)
+    assert (work.n_recomputed, work.n_passes) == (1, 1)
+    check_state(decoder.model, checkpoint)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 2, 5])
+def test_an_answer_that_was_interrupted_loses_nothing_of_an_earlier_one(
+    decoder: Decoder, n_tokens: int
+) -> None:
+    ids = random_ids(50)
+    tokens, _ = answer(decoder, ids, 12)
+    answer(decoder, ids, n_tokens)
+    answer(decoder, joined(ids, tokens[:2]), n_tokens)
+    again, work = answer(decoder, ids, 12)
+    assert (again, work.n_passes) == (tokens, 0)
+
+
+def test_accepting_a_suggestion_and_deleting_it_costs_no_pass(decoder: Decoder) -> None:
+    ids = random_ids(50)
+    tokens, _ = answer(decoder, ids, 12)
+    accepted = joined(ids, tokens[:-1])
+    for wanted in (accepted, ids, ids[:47], accepted[:55], accepted, ids):
+        checkpoint, work = read(decoder, wanted)
+        assert (work.n_recomputed, work.n_passes, work.source) == (0, 0, "trail")
+        check_state(decoder.model, checkpoint)
+
+
+def test_an_answer_from_another_place_replaces_the_trail(decoder: Decoder) -> None:
+    ids, other = random_ids(50), random_ids(50, seed=1)
+    answer(decoder, ids, 12)
+    tokens, _ = answer(decoder, other, 12)
+    checkpoint, work = read(decoder, joined(other, tokens[:7]))
+    assert work.n_passes == 0
+    check_state(decoder.model, checkpoint)
+    checkpoint, _ = read(decoder, ids)
+    check_state(decoder.model, checkpoint)
+
+
 def test_rows_are_kept_on_request_alone(decoder: Decoder) -> None:
     checkpoint, _ = read(decoder, random_ids(20))
     draft, _ = run(decoder.cover(b"ab", checkpoint, OWNER, Work(), keep_rows=False))

@@ -11,6 +11,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -147,7 +148,7 @@ def session(new_session: Callable[..., Session]) -> Session:
 
 def prompt_ids(engine: Engine, request: CompletionRequest, kind: str) -> list[int]:
     """Give what the prompt of a request must be, from its text and its epoch alone."""
-    ids = engine.fim.split(request.header + request.prefix).ids
+    ids = engine.fim.split(request.header + request.prefix).ids.tolist()
     if kind == "epoch":
         epoch = engine.epochs.at(
             request.document, header=request.header, after_cursor=request.suffix
@@ -162,9 +163,15 @@ def check_canonical(engine: Engine, text: str, split: PrefixSplit) -> None:
     """Hold that whatever is typed next, the committed pieces are those of the longer text."""
     if len(engine.tokenizer.encode(split.held.decode(errors="ignore"))) >= MAX_HELD_TOKENS:
         return
+    # Lines are encoded one by one.
+    start = text.rfind("\n") + 1
+    above, committed = engine.fim.prefix_ids(text[:start]), split.ids.tolist()
+    assert committed[: len(above)] == above[: len(committed)]
+    of_line = committed[len(above) :]
     for following in ("", *string.printable, "ü", "🍰"):
-        longer = engine.fim.prefix_ids(text + following)
-        assert longer[: len(split.ids)] == split.ids, f"committed too early before {following!r}"
+        longer = engine.tokenizer.encode(text[start:] + following)
+        same = longer[: len(of_line)] == of_line
+        assert same, f"committed too early before {following!r}"
 
 
 def check(session: Session, request: CompletionRequest, completion: Completion) -> None:
@@ -285,7 +292,7 @@ def test_every_answer_of_an_editing_session_is_exact(session: Session) -> None:
 
 def test_every_kind_of_answer_is_exact(session: Session) -> None:
     text = "".join(TEXT.replace("Cart", f"Cart{i}") for i in range(4))
-    jumps: list[Edit] = [("jump", cursor) for cursor in range(100, len(text), 200)]
+    jumps: list[Edit] = [("jump", cursor) for cursor in range(100, len(text), 300)]
     edits = [
         edit for jump in jumps for edit in (jump, ("type", "s"), ("type", "elf."), ("delete", 1))
     ]
@@ -335,7 +342,7 @@ EDITS = st.one_of(
     n_states=st.sampled_from([0, 1, 3, 12, 1000]),
     n_host=st.sampled_from([0, 3]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_whatever_is_edited_and_evicted_answers_are_exact(
     new_session: Callable[..., Session], edits: list[Edit], n_states: int, n_host: int
 ) -> None:
@@ -344,6 +351,24 @@ def test_whatever_is_edited_and_evicted_answers_are_exact(
     session = new_session(budget_bytes=budget_bytes, host_budget_bytes=n_host * state_bytes)
     BUDGET_BYTES[session.engine] = budget_bytes + n_host * state_bytes
     play(session, edits)
+
+
+def test_with_many_documents_the_budget_is_used_and_kept(
+    new_session: Callable[..., Session],
+) -> None:
+    state_bytes = new_session(budget_bytes=0).engine.model.initial_state().n_bytes
+    session = new_session(budget_bytes=20 * state_bytes)
+    BUDGET_BYTES[session.engine] = 20 * state_bytes
+    used = set()
+    for i in range(8):
+        request = ask(document=f"{i}", header=f"# {i}\n")
+        check(session, request, session.complete(request))
+        check_budget(session.engine)
+        used.add(session.engine.counters()["cache_bytes"] // state_bytes)
+    # A quarter is for trails.
+    assert max(used) == 15
+    assert 2 * state_bytes < session.engine.counters()["trail_bytes"] <= 5 * state_bytes
+    assert session.engine.counters()["cache_evicted"] > 0
 
 
 def test_raw_is_the_models_own_greedy_continuation(session: Session) -> None:
@@ -418,7 +443,7 @@ def test_a_piece_that_is_committed_too_early_is_seen(
     check(session, request, session.complete(request))
 
     def hasty(fim: FimFormat, text: str) -> PrefixSplit:
-        return PrefixSplit(ids=fim.prefix_ids(text), held=b"")
+        return PrefixSplit(ids=np.array(fim.prefix_ids(text), np.int32), held=b"")
 
     monkeypatch.setattr(FimFormat, "split", hasty)
     completion = session.complete(request)
@@ -896,7 +921,7 @@ def test_once_done_a_preparation_has_waited_no_more(session: Session) -> None:
 
 
 def test_a_build_that_waits_does_not_read_what_a_request_has_read(session: Session) -> None:
-    """An explicit request while its own epoch is being built: they take turns, not twice the time."""
+    """An explicit request while its epoch is being built: they take turns, not twice the time."""
     session.engine.decoder.chunk_tokens = 16
     session.engine.prepare(ask())
     session.engine.step()
@@ -914,19 +939,40 @@ def test_a_build_that_waits_does_not_read_what_a_request_has_read(session: Sessi
 
 def test_a_request_does_not_drop_what_is_prepared(session: Session) -> None:
     text = TEXT * 4
+    session.complete(ask(text, len(text)))
     prepared = ask(text, 700)
     session.engine.prepare(prepared)
     session.engine.step()
-    first = session.submit(ask(text, 60))
-    session.engine.step()
-    second = session.submit(ask(text, 61))
+    tickets = [session.submit(ask(text + char, len(text) + 1)) for char in "xy"]
     session.run()
-    for ticket in (first, second):
-        assert session.answer(ticket) is not None
+    assert [ticket.request.prefix[-1] for ticket in tickets if session.answer(ticket)] == ["x", "y"]
     n_read = session.engine.counters()["background_tokens"]
     completion = session.complete(prepared)
     assert (completion.kind, completion.n_recomputed) == ("epoch", 0)
-    assert n_read >= completion.n_prompt
+    assert n_read == completion.n_prompt
+
+
+@pytest.mark.parametrize("older", [True, False], ids=["older", "newer"])
+def test_the_build_of_a_request_replaces_what_was_prepared_before_it(
+    session: Session, older: bool
+) -> None:
+    text = TEXT * 4
+    prepared, jumped = ask(text, 700), ask(text, 60)
+    if older:
+        session.engine.prepare(prepared)
+        session.engine.step()
+    ticket = session.submit(jumped)
+    if not older:
+        session.engine.prepare(prepared)
+    session.run()
+    completion = session.answer(ticket)
+    assert completion is not None
+    assert completion.kind == "bridge"
+    recomputed = [
+        session.complete(replace(request, explicit=True)).n_recomputed
+        for request in (prepared, jumped)
+    ]
+    assert [n > 0 for n in recomputed] == [older, not older]
 
 
 @pytest.mark.parametrize("jump", [False, True], ids=["late", "bridge"])
@@ -1004,34 +1050,32 @@ def test_a_preparation_that_fails_is_dropped(
 
 
 SHORT_SCRIPT: list[Edit] = [
-    *[("type", char) for char in "        self"],
-    ("type", ".items = [amount for amount in self.items if amount > 1]"),
-    *[("delete", 1)] * 3,
+    *[("type", text) for text in ("        s", "e", "l")],
+    ("type", "f.items = [amount for amount in self.items if amount > 1]"),
+    *[("delete", 1)] * 2,
     ("jump", TEXT.index("items: list")),
-    ("type", "it"),
     ("jump", CURSOR + 20),
     ("type", "s"),
     ("jump", TEXT.index("items: list") + 2),
-    ("delete", 1),
 ]
 POINTS = [
-    (SlotPool, "write"),
-    (SlotPool, "read"),
-    (Trail, "at"),
-    (Trail, "extend"),
-    (Trail, "cut"),
-    (Trail, "_narrow"),
-    (Trail, "move_up"),
-    (Trail, "rest"),
-    (Trail, "remember"),
-    (Decoder, "_begin_trail"),
-    (Walk, "run"),
+    (SlotPool, "write", 2),
+    (SlotPool, "read", 1),
+    (SlotPool, "read", 2),
+    (Trail, "at", 2),
+    (Trail, "extend", 2),
+    (Trail, "cut", 2),
+    (Trail, "_narrow", 2),
+    (Trail, "move_up", 2),
+    (Trail, "rest", 2),
+    (Trail, "remember", 2),
+    (Decoder, "_begin_trail", 2),
+    (Walk, "run", 2),
 ]
 
 
-@pytest.mark.parametrize("every", [1, 3], ids="every{}".format)
 @pytest.mark.parametrize(
-    ("cls", "method"), POINTS, ids=lambda value: getattr(value, "__name__", value)
+    ("cls", "method", "every"), POINTS, ids=lambda value: getattr(value, "__name__", value)
 )
 def test_where_there_is_no_memory_to_keep_states_answers_are_right(
     new_session: Callable[..., Session],
