@@ -37,7 +37,7 @@ log = getLogger(__name__)
 PASS_TARGET_MS = 25.0
 # Of the budget: for the trails of the documents being edited. The rest is cached states.
 TRAIL_SHARE = 0.25
-# A build that has waited so long gets every second pass, however many requests come.
+# A build that has waited so long takes turns with requests, however many come.
 PATIENCE_MS = 300.0
 
 OnDone = Callable[[Completion], None]
@@ -119,6 +119,9 @@ class Engine:
         self._saved = saved
         self._never_saved: set[str] = set()
         self._background_turn = False
+        # Time that a build took while requests waited: they get as much before its next pass. A
+        # chunk of a prompt takes as long as half a dozen written tokens.
+        self._owed_s = 0.0
         self._n_answers: dict[str, int] = {}
         self._n_background_tokens = self._n_background_passes = 0
         self._thread: threading.Thread | None = None
@@ -207,7 +210,8 @@ class Engine:
     def step(self) -> bool:
         """Run one pass of one request, else of one preparation; False when there is none.
 
-        Documents take turns. A preparation that has waited 300 ms gets every second pass.
+        Documents take turns. A preparation that has waited 300 ms gets every second pass, but not
+        more time than the requests do.
         """
         with self._wake:
             forgotten, self._forgotten = self._forgotten, []
@@ -225,7 +229,10 @@ class Engine:
                     stale.work.close()
         if not queue:
             return False
+        started = self._clock()
         completion = self._advance(ticket)
+        spent_s = self._clock() - started
+        self._owed_s = spent_s if self._background_turn else max(0.0, self._owed_s - spent_s)
         if completion is not None:
             with self._wake:
                 if queue.get(document) is ticket:
@@ -343,7 +350,7 @@ class Engine:
             return self._requests or self._background
         oldest = min(ticket.submitted for ticket in self._background.values())
         waited = 1e3 * (self._clock() - oldest) >= PATIENCE_MS
-        self._background_turn = waited and not self._background_turn
+        self._background_turn = waited and not self._background_turn and self._owed_s <= 0
         return self._background if self._background_turn else self._requests
 
     def _run(self) -> None:

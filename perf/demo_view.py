@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,11 @@ class PictureView:
         """Write the frame as SVG; the last one where nothing was taken."""
         console = Console(record=True, width=100, file=StringIO())
         console.print(self._best if self._best_chars else self._last)
-        console.save_svg(str(path), title="keystate demo")
+        svg = console.export_svg(title="keystate demo")
+        # A picture in a README fetches no fonts.
+        path.write_text(
+            re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8"
+        )
 
 
 def frame(

@@ -27,6 +27,8 @@ from perf.client import Client
 SAMPLES = Path(__file__).parent / "samples"
 # Between a change and the request after it: what editors wait at the least.
 PAUSE_S = 0.05
+# After going to another line: what is measured is typing on warm states, not jumping.
+SETTLE_S = 0.7
 
 
 async def measure(
@@ -60,6 +62,7 @@ async def measure(
             end = {"line": line, "character": len(lines[line])}
             client.change(uri, [{"range": {"start": rest, "end": end}, "text": ""}])
             await client.ask(uri, line, match.end())
+            await asyncio.sleep(SETTLE_S)
             client.insert(uri, line, match.end(), " ")
             await asyncio.sleep(PAUSE_S)
             await client.last_timings()
@@ -98,7 +101,7 @@ def summary(rows: list[dict[str, Any]], n_tokens: int) -> dict[str, Any]:
 @click.command()
 @click.option("--file", "path", type=click.Path(path_type=Path, exists=True), default=None)
 @click.option("--tokens", default=12, show_default=True, help="Tokens in a line.")
-@click.option("--lines", default=150, show_default=True, help="Lines to type in.")
+@click.option("--lines", default=100, show_default=True, help="Lines to type in.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--model", default=None, help="Model to measure; the embedded one if left out.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures here.")

@@ -366,7 +366,7 @@ def test_with_many_documents_the_budget_is_used_and_kept(
         check_budget(session.engine)
         used.add(session.engine.counters()["cache_bytes"] // state_bytes)
     # A quarter is for trails.
-    assert max(used) == 15
+    assert 13 < max(used) <= 15
     assert 2 * state_bytes < session.engine.counters()["trail_bytes"] <= 5 * state_bytes
     assert session.engine.counters()["cache_evicted"] > 0
 
