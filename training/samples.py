@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.headers import Headers, outline
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
 
 # Shares of the orders; suffix-first is what nearly every request uses.
 SUFFIX_FIRST, PREFIX_FIRST = 0.7, 0.12
-HEADER_SHARE = 0.5
+# Of samples with the file's path in front; then, of those, with an outline or snippets before it.
+HEADER_SHARE, OUTLINE_SHARE, SNIPPET_SHARE = 0.75, 0.6, 0.25
 NO_SUFFIX_SHARE = 0.1
 MAX_SUFFIX_CHARS = 900
-REGION_CHARS = (150, 9000)
+REGION_CHARS = (120, 7000)
 
 
 @dataclass
@@ -35,10 +38,12 @@ class Sampler:
     tokenizer: Tokenizer
     seed: int
     rng: np.random.Generator = field(init=False)
+    headers: Headers = field(init=False)
 
     def __post_init__(self) -> None:
         """Seed the generator and weigh the files."""
         self.rng = np.random.default_rng(self.seed)
+        self.headers = Headers(self.corpus)
         # A file of 100 kB is not worth 100 files of 1 kB: it repeats itself.
         weights = np.diff(self.corpus.offsets).astype(np.float64) ** 0.75
         self.cumulative = np.cumsum(weights / weights.sum())
@@ -47,11 +52,9 @@ class Sampler:
         """Give the token ids of one sample, `<s>` first."""
         index = min(int(np.searchsorted(self.cumulative, self.rng.random())), len(self.corpus) - 1)
         text = self.corpus[index]
-        header = ""
-        if self.rng.random() < HEADER_SHARE:
-            header = f"# {self.corpus.names[index]}\n"
         order = self.rng.random()
         start, cut = self.region(text)
+        header = self.header(index, text, start, cut)
         encode, t = self.tokenizer.encode, self.tokenizer
         if order >= SUFFIX_FIRST + PREFIX_FIRST:
             at_end = [t.eos_id] if cut == len(text) else []
@@ -74,6 +77,18 @@ class Sampler:
             *encode(middle),
             t.eos_id,
         ]
+
+    def header(self, index: int, text: str, start: int, cut: int) -> str:
+        """Give what stands before the window: snippets, the path, an outline of what is above."""
+        rng, window = self.rng, text[start:cut]
+        if rng.random() >= HEADER_SHARE:
+            return ""
+        parts = [f"# {self.corpus.names[index]}\n"]
+        if start and rng.random() < OUTLINE_SHARE:
+            parts.append(outline(text, start, window))
+        if rng.random() < SNIPPET_SHARE:
+            parts.insert(0, self.headers.snippets(index, window, rng))
+        return "".join(parts)
 
     def region(self, text: str) -> tuple[int, int]:
         """Choose where the window starts (a line's start) and where the middle ends."""

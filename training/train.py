@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
-from torch.nn import functional as F
 
 from engine.config import Mamba2Config
 from engine.mamba2 import Mamba2
 from engine.state import RecurrentState
 from engine.tokenizer import Tokenizer
 from training.corpus import Corpus
+from training.next_token_loss import next_token_loss
 from training.samples import Sampler, stream
 
 VALIDATION_PIECES = 24
@@ -88,13 +88,13 @@ def optimizers(model: Mamba2, recipe: Recipe) -> list[torch.optim.Optimizer]:
 
 
 def loss_of(
-    model: Mamba2, tokens: Tensor, state: RecurrentState | None
+    model: Mamba2, tokens: Tensor, state: RecurrentState | None, *, compiled: bool = False
 ) -> tuple[Tensor, RecurrentState]:
     """Give the mean next-token loss of tokens (batch, length + 1), and the state after length."""
     hidden, after = model.prefill(tokens[:, :-1], state)
     head = model.backbone.embeddings.weight
-    logits = F.linear(hidden, head).flatten(0, 1)
-    return F.cross_entropy(logits.float(), tokens[:, 1:].flatten()), after
+    targets = tokens[:, 1:].flatten()
+    return next_token_loss(hidden.flatten(0, 1), head, targets, compiled=compiled), after
 
 
 def scale_of(spent: float, step: int, recipe: Recipe) -> float:
@@ -118,12 +118,13 @@ def keep_freed_memory() -> None:
     Each step allocates gigabytes in large blocks. Given back to the system and faulted in again,
     130,000 pages a second, they halved the speed of training on two cores.
     """
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # of malloc.h
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
+    choices = (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28), (arena_max, 1)
+    for option, value in choices:
         mallopt(option, value)
 
 
@@ -143,7 +144,7 @@ class Run:
 
         `compiled` wants a C compiler on the machine; it is 1.7 times faster.
         """
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out, self.compiled = recipe, out, compiled
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.config = Mamba2Config(
             d_model=recipe.d_model,
@@ -214,7 +215,7 @@ class Run:
         tokens = torch.from_numpy(np.stack([p for p, _ in pieces])).to(self.device)
         state = carry(self.state, [fresh for _, fresh in pieces])
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            loss, self.state = loss_of(self.model, tokens, state)
+            loss, self.state = loss_of(self.model, tokens, state, compiled=self.compiled)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -229,7 +230,8 @@ class Run:
         losses = []
         for rows in self.validation.split(self.recipe.batch):
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                losses.append(float(loss_of(self.model, rows, None)[0]))
+                loss, _ = loss_of(self.model, rows, None, compiled=self.compiled)
+                losses.append(float(loss))
         return float(np.mean(losses))
 
 
