@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from engine.request import Completion
+from engine.copying import Copier
+from engine.decode import Work
+from engine.request import Alternative, Completion
 from engine.stopping import StopRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from engine.cache import Checkpoint
-    from engine.decode import Decoder, Draft, Work
+    from engine.decode import Decoder, Draft, Second
     from engine.prompts import Prompts
     from engine.request import CompletionRequest
 
@@ -22,6 +26,7 @@ T = TypeVar("T")
 
 # Longer proposals are cut: past that, a pass over them costs more than it is likely to save.
 MAX_PROPOSAL_TOKENS = 32
+_ENDED = object()
 
 
 class _OutOfTimeError(Exception):
@@ -57,11 +62,9 @@ class Completer:
         lap("tokenize")
         checkpoint: Checkpoint | None = None
         draft: Draft | None = None
-        n_held = len(prompt.held)
 
         def text() -> str:
-            # A character may be cut in the middle of its bytes while tokens are still to come.
-            return "" if draft is None else draft.text[n_held:].decode("utf-8", errors="ignore")
+            return "" if draft is None else _shown(draft)
 
         def answer(stop: str, text: str) -> Completion:
             return Completion(
@@ -70,6 +73,8 @@ class Completer:
                 kind=prompt.kind,
                 prompt=prompt.whole,
                 token_ids=() if draft is None else tuple(draft.token_ids),
+                log_probs=() if draft is None else tuple(draft.log_probs),
+                log_prob=-math.inf if draft is None else draft.log_prob(),
                 n_recomputed=cost.n_recomputed,
                 n_generated=cost.n_generated,
                 n_passes=cost.n_passes,
@@ -120,13 +125,30 @@ class Completer:
                 cost,
                 keep_rows=request.keep_logits,
                 proposal=self._proposal(request, prompt.held),
+                copier=self._copier(request),
             )
             draft = yield from timed(covering, "heal")
+            completion = None
             for _ in timed(decoder.write(draft, raw=request.raw, work=cost), "decode"):
                 completion = finished()
                 if completion is not None:
-                    return completion
+                    break
                 yield
+            completion = completion or answer("eos", text())
+            if not request.n_alternatives or request.raw:
+                return completion
+            others: list[Alternative] = []
+            try:
+                branches = self._alternatives(request, draft, rule, completion.text, others, cost)
+                yield from timed(branches, "alternatives")
+            except _OutOfTimeError:
+                pass
+            return replace(
+                completion,
+                alternatives=tuple(others),
+                n_alternative_passes=cost.n_alternative_passes,
+                timings_ms=dict(times),
+            )
         except _OutOfTimeError:
             shown = text() if request.raw else rule.unfinished(text())
             # The last pass may have been all that was missing.
@@ -135,7 +157,53 @@ class Completer:
             if draft is not None and checkpoint is not None and not len(prompt.tail):
                 decoder.keep(checkpoint, prompt.owner, draft.walk)
             stack.close()
-        return answer("eos", text())
+
+    def _alternatives(
+        self,
+        request: CompletionRequest,
+        draft: Draft,
+        rule: StopRule,
+        shown: str,
+        others: list[Alternative],
+        cost: Work,
+    ) -> Generator[None, None, None]:
+        """Write other continuations into `others`, yielding after each pass.
+
+        They leave the answer at a token of its first line, where the second best was the most
+        probable, and go on from the state there: nothing is read again.
+        """
+        seen = {shown}
+        for n, second in _branch_points(draft)[: 2 * request.n_alternatives]:
+            if len(others) == request.n_alternatives:
+                return
+            work = Work()
+            other = self.decoder.branch(draft, n, second, work)
+            writing = self.decoder.write(other, raw=False, work=work)
+            stop, end = "", rule.end(_shown(other))
+            while not stop and end is None:
+                n_passes = work.n_passes
+                if other.end is not None or next(writing, _ENDED) is _ENDED:
+                    stop = "eos"
+                elif len(other.token_ids) - n > request.max_tokens:
+                    stop = "limit"
+                end = rule.end(_shown(other))
+                cost.n_alternative_passes += work.n_passes - n_passes
+                yield
+            text = _shown(other)[:end]
+            if end is not None:
+                stop = "block" if request.multiline else "line"
+            if text not in seen:
+                seen.add(text)
+                others.append(Alternative(text=text, log_prob=other.log_prob(), stop=stop))
+
+    def _copier(self, request: CompletionRequest) -> Copier:
+        """Give what the answer may be copied from: the texts around the cursor and elsewhere."""
+        return Copier(
+            self.decoder.tokenizer,
+            request.header + request.prefix,
+            (request.suffix, *request.sources),
+            weights=None if request.raw else self.decoder.copy_weights,
+        )
 
     def _proposal(self, request: CompletionRequest, held: bytes) -> tuple[int, ...]:
         """Give a proposed continuation as tokens, the held-back text first."""
@@ -143,6 +211,20 @@ class Completer:
             return ()
         text = held.decode("utf-8", errors="ignore") + request.proposal
         return tuple(self.decoder.tokenizer.encode(text)[:MAX_PROPOSAL_TOKENS])
+
+
+def _shown(draft: Draft) -> str:
+    # A character may be cut in the middle of its bytes while tokens are still to come.
+    return draft.written.decode("utf-8", errors="ignore")
+
+
+def _branch_points(draft: Draft) -> list[tuple[int, Second]]:
+    """Give where the first line could have gone on otherwise, the most probable other first."""
+    n = draft.n_first_line()
+    points = [(i, second) for i, second in enumerate(draft.seconds[:n]) if second is not None]
+    if draft.end is not None and draft.end[1] is not None and n == len(draft.token_ids):
+        points.append((n, draft.end[1]))
+    return sorted(points, key=lambda point: -point[1][1])
 
 
 class Lap:

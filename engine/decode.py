@@ -6,7 +6,9 @@ take turns, stop and be stepped by hand.
 
 from __future__ import annotations
 
-import heapq
+import math
+import re
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 
 from engine.cache import SPACING_TOKENS, Checkpoint, StateCache
+from engine.covering import Covering
 from engine.mamba2 import Pass
 from engine.slots import if_memory_allows
 from engine.state import RecurrentState
@@ -30,15 +33,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from engine.copying import Candidate, Copier, CopyWeights
     from engine.mamba2 import InputLog, Mamba2
     from engine.tokenizer import Tokenizer
 
 Steps = Generator[None, None, None]
+# A token that was not taken, and its log-probability.
+Second = tuple[int, float]
+
+_FIRST_LINE = re.compile(rb"\s*[^\s][^\r\n]*[\r\n]")
 
 # Longest run that goes through pass and commit; longer ones are prefilled in chunks.
 MAX_PASS_TOKENS = 16
-MAX_COVER_PASSES = 32
 MAX_TRAILS = 64
+# Copied text is read ahead once its first token has that probability and so long a match.
+MIN_DRAFT_PROBABILITY, MIN_DRAFT_MATCH_BYTES = 0.5, 6
 
 
 @dataclass(kw_only=True)
@@ -49,17 +58,33 @@ class Work:
     n_passes: int = 0
     n_healing_passes: int = 0
     n_generated: int = 0
+    n_alternative_passes: int = 0
     # Where the state came from: "trail", "tier0", "tier1" or "none".
     source: str = "none"
 
 
 @dataclass(kw_only=True)
 class Draft:
-    """A completion being written. The last token may still have to be walked."""
+    """A completion being written. The last token may still have to be walked.
+
+    `n_held` bytes of `text` were given; `copier` finds what its next tokens may be copied from.
+    """
 
     walk: Walk
+    copier: Copier | None = None
+    n_held: int = 0
     token_ids: list[int] = field(default_factory=list)
     text: bytes = b""
+    # For each token: where it ends in `text`, its log-probability, and the next best token then.
+    ends: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    seconds: list[Second | None] = field(default_factory=list)
+    # Tokens that stand before the walk's start.
+    n_before: int = 0
+    # Copied text whose first token is the last one: worth a pass over all of it.
+    ahead: tuple[int, ...] = ()
+    # Of the end-of-sequence token that ended it, if one did; it is in none of the lists.
+    end: tuple[float, Second | None] | None = None
 
     @property
     def rows(self) -> list[Tensor] | None:
@@ -67,6 +92,37 @@ class Draft:
         if self.walk.rows is None:
             return None
         return [*self.walk.rows, self.walk.row][: len(self.token_ids)]
+
+    @property
+    def written(self) -> bytes:
+        """Give what was written behind the held-back text."""
+        return self.text[self.n_held :]
+
+    def add(self, token_id: int, piece: bytes, log_prob: float, second: Second | None) -> None:
+        """Append a token."""
+        self.token_ids.append(token_id)
+        self.text += piece
+        self.ends.append(len(self.text))
+        self.log_probs.append(log_prob)
+        self.seconds.append(second)
+
+    def n_first_line(self) -> int:
+        """Give the number of tokens up to the end of the first line written.
+
+        Its break counts to it; a line with nothing but blanks on it does not count.
+        """
+        found = _FIRST_LINE.match(self.written)
+        if found is None:
+            return len(self.token_ids)
+        return bisect_left(self.ends, self.n_held + found.end()) + 1
+
+    def log_prob(self) -> float:
+        """Give the first line's joint log-probability, with that of the token that ended it."""
+        n = self.n_first_line()
+        total = sum(self.log_probs[:n], 0.0)
+        if _FIRST_LINE.match(self.written) is None and self.end is not None:
+            return total + self.end[0]
+        return total if self.token_ids else -math.inf
 
 
 class Decoder:
@@ -82,12 +138,16 @@ class Decoder:
         cache: StateCache,
         *,
         trail_budget_bytes: int = 2**28,
+        copy_weights: CopyWeights | None = None,
     ) -> None:
-        """Index the vocabulary."""
+        """Index the vocabulary; `copy_weights` are for copiers that mix."""
         self.model, self.tokenizer, self.cache = model, tokenizer, cache
         self.trie = VocabularyTrie(tokenizer.pieces)
         self.trails: OrderedDict[Hashable, Trail] = OrderedDict()
         self.trail_budget_bytes = trail_budget_bytes
+        self.copy_weights = copy_weights
+        # Prompts read on from a trail: none of them asks the cache.
+        self.n_trail_hits = 0
         # Measured at warm-up, so that a pass takes about 25 ms.
         self.chunk_tokens = 64
         banned = [
@@ -178,15 +238,15 @@ class Decoder:
         *,
         keep_rows: bool = False,
         proposal: tuple[int, ...] = (),
+        copier: Copier | None = None,
     ) -> Generator[None, None, Draft]:
         """Write the held-back bytes again, on the token path of highest joint probability.
 
         The path is the most probable among all token sequences whose bytes start with `held` and
-        whose last token is the one that reaches its end. Best-first search: paths are expanded in
-        the order of their probability, so the first whole one is the best; an expansion is one
-        read-only pass. Yields after every pass. A `proposal` (tokens that may follow) is checked
-        in one pass, the held-back text with it; tokens that the owner's trail has walked already
-        are proposed without a pass. Neither changes the answer.
+        whose last token is the one that reaches its end; `copier` has its share in what is
+        probable. Yields after every pass. A `proposal` (tokens that may follow) is checked in one
+        pass, the held-back text with it; tokens that the owner's trail has walked already are
+        proposed without a pass. Neither changes the answer.
         """
         walk = Walk(self.model, at, work, keep_rows=keep_rows)
         known = self._walked(at, owner)
@@ -195,38 +255,88 @@ class Decoder:
         elif proposal:
             walk.propose(proposal)
             yield
-        draft = Draft(walk=walk)
-        if held:
-            path = yield from self._best_path(held, walk, work)
-            if walk.follow(path):
-                # Counted apart from the passes that advance the prompt.
-                work.n_passes -= 1
-                work.n_healing_passes += 1
+        draft = Draft(walk=walk, copier=copier, n_held=len(held))
+        if not held:
+            return draft
+        covering = Covering(self.trie, copier, walk.row, held)
+        if copier is not None and not walk.knows(covering.first.token_id):
+            ahead = _worth_reading(
+                copier, covering.candidates, covering.first.token_id, covering.first.log_prob, held
+            )
+            if ahead:
+                walk.propose(ahead)
                 yield
-            draft.token_ids = list(path)
-            draft.text = b"".join(map(self.tokenizer.piece_bytes, path))
+        path = yield from covering.search(walk, work)
+        token_ids = [step.token_id for step in path]
+        if walk.follow(token_ids):
+            # Counted apart from the passes that advance the prompt.
+            work.n_passes -= 1
+            work.n_healing_passes += 1
+            yield
+        for step in path:
+            piece = self.tokenizer.piece_bytes(step.token_id)
+            draft.add(step.token_id, piece, step.log_prob, step.second)
         return draft
 
     def write(self, draft: Draft, *, raw: bool, work: Work) -> Steps:
         """Add the most probable token to `draft` again and again; yield after each.
 
         Ends by itself only at the end-of-sequence token, which is not added. Unless `raw`, control
-        pieces are never chosen.
+        pieces are never chosen, and the draft's copier has its share in what is probable.
         """
+        copier, walk = draft.copier, draft.walk
         while True:
-            row = draft.walk.row
+            # Only now that the caller wants more: the last token of an answer needs no pass.
+            left = draft.token_ids[draft.n_before + len(walk.tokens) :]
+            if left:
+                if draft.ahead and not walk.knows(left[0]):
+                    walk.propose(draft.ahead)
+                walk.follow(left)
+            row = walk.row
             if not raw:
                 row = row.index_fill(0, self.banned, -torch.inf)
-            token_id = int(row.argmax())
+            log_probs = torch.log_softmax(row, dim=-1)
+            candidates = [] if copier is None else copier.candidates(draft.written)
+            if copier is not None and not raw:
+                log_probs = copier.mixed(log_probs, candidates)
+            (log_prob, next_best), (token_id, second_id) = (
+                part.tolist() for part in log_probs.topk(2)
+            )
             if token_id == self.tokenizer.eos_id:
+                draft.end = log_prob, (second_id, next_best)
                 return
-            draft.token_ids.append(token_id)
-            if token_id < self.tokenizer.n_vocab:
-                draft.text += self.tokenizer.piece_bytes(token_id)
+            draft.ahead = ()
+            if copier is not None:
+                draft.ahead = _worth_reading(
+                    copier, candidates, token_id, log_prob, written=draft.written
+                )
+            piece = (
+                self.tokenizer.piece_bytes(token_id) if token_id < self.tokenizer.n_vocab else b""
+            )
+            draft.add(token_id, piece, log_prob, (second_id, next_best))
             work.n_generated += 1
             yield
-            # Only once the caller wants more: the last token of an answer needs no pass.
-            draft.walk.follow((token_id,))
+
+    def branch(self, draft: Draft, n: int, second: Second, work: Work) -> Draft:
+        """Begin another draft that leaves this one after n tokens; takes no pass."""
+        token_id, log_prob = second
+        end = draft.ends[n - 1] if n else 0
+        other = Draft(
+            walk=draft.walk.fork(n, work),
+            copier=draft.copier,
+            n_held=draft.n_held,
+            token_ids=draft.token_ids[:n],
+            text=draft.text[:end],
+            ends=draft.ends[:n],
+            log_probs=draft.log_probs[:n],
+            seconds=draft.seconds[:n],
+            n_before=n,
+        )
+        if token_id == self.tokenizer.eos_id:
+            other.end = log_prob, None
+        else:
+            other.add(token_id, self.tokenizer.piece_bytes(token_id), log_prob, None)
+        return other
 
     def keep(self, at: Checkpoint, owner: Hashable, walk: Walk) -> None:
         """Lay an answer's tokens behind the prompt on the owner's trail, for whoever accepts it."""
@@ -272,7 +382,9 @@ class Decoder:
                 return stack.enter_context(lease), True, f"tier{lease.tier}"
         if trail is not None and n_walked:
             with if_memory_allows("go back on a trail"):
-                return trail.at(n_walked), False, "trail"
+                found = trail.at(n_walked)
+                self.n_trail_hits += 1
+                return found, False, "trail"
             del self.trails[owner]
             return self._deepest(ids, owner, stack)
         hidden = torch.empty(0, device=self.model.device)
@@ -330,44 +442,21 @@ class Decoder:
             state = RecurrentState(state.conv_state.clone(), state.ssm_state.clone())
         return Trail(Checkpoint(at.ids.copy(), state, at.hidden), self.model.A)
 
-    def _best_path(
-        self, held: bytes, walk: Walk, work: Work
-    ) -> Generator[None, None, tuple[int, ...]]:
-        # (-log probability, path, bytes of `held` left); a whole path has none left.
-        frontier: list[tuple[float, tuple[int, ...], bytes]] = []
 
-        def expand(cost: float, path: tuple[int, ...], left: bytes, row: Tensor) -> None:
-            log_probs = torch.log_softmax(row, dim=-1)
-            partial, complete = self.trie.covering(left)
-            if len(complete):
-                candidates = torch.tensor(complete, device=row.device)
-                best = int(candidates[log_probs[candidates].argmax()])
-                heapq.heappush(frontier, (cost - float(log_probs[best]), (*path, best), b""))
-            values = log_probs[[token_id for token_id, _ in partial]].tolist() if partial else []
-            for (token_id, n_bytes), value in zip(partial, values, strict=True):
-                heapq.heappush(frontier, (cost - value, (*path, token_id), left[n_bytes:]))
-
-        expand(0.0, (), held, walk.row)
-        for _ in range(MAX_COVER_PASSES):
-            cost, path, left = heapq.heappop(frontier)
-            if not left:
-                return path
-            row, took_pass = walk.row_after(path)
-            expand(cost, path, left, row)
-            if took_pass:
-                work.n_healing_passes += 1
-                yield
-        # The search was given up: any covering path will do.
-        whole = [entry for entry in frontier if not entry[2]]
-        if whole:
-            return min(whole)[1]
-        cost, path, left = min(frontier)
-        return (*path, *self._spelled(left))
-
-    def _spelled(self, text: bytes) -> Iterator[int]:
-        """Yield pieces for exactly these bytes, the longest each time; single bytes always fit."""
-        while text:
-            # One byte more, so that pieces of all of `text` count as partial.
-            token_id, n_bytes = self.trie.covering(text + b"\0")[0][-1]
-            yield token_id
-            text = text[n_bytes:]
+def _worth_reading(
+    copier: Copier,
+    candidates: list[Candidate],
+    token_id: int,
+    log_prob: float,
+    left: bytes = b"",
+    written: bytes = b"",
+) -> tuple[int, ...]:
+    """Give copied text that begins with a token, where it is likely to go on; else nothing."""
+    if log_prob < math.log(MIN_DRAFT_PROBABILITY):
+        return ()
+    for candidate in candidates:
+        if candidate.token_id == token_id and candidate.n_matched >= MIN_DRAFT_MATCH_BYTES:
+            run = copier.draft(candidate, written, left)
+            # A single token is read without reading ahead.
+            return tuple(run) if len(run) > 1 and run[0] == token_id else ()
+    return ()

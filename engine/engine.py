@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
@@ -17,6 +18,8 @@ from engine.budget import CPU_BYTES, default_budgets
 from engine.cache import StateCache
 from engine.checkpoint import load_model, resolve_model
 from engine.completing import Completer
+from engine.copying import CopyWeights
+from engine.declaration import Declaration, read_declaration
 from engine.decode import Decoder, Work
 from engine.epochs import Epochs
 from engine.fim import FimFormat, fim_format
@@ -24,7 +27,7 @@ from engine.prompts import Prompts
 from engine.request import Completion, CompletionRequest
 from engine.slots import SlotPool
 from engine.tokenizer import Tokenizer
-from engine.warm_restart import SavedStates, fingerprint
+from engine.warm_restart import SavedStates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +44,10 @@ TRAIL_SHARE = 0.25
 PATIENCE_MS = 300.0
 
 OnDone = Callable[[Completion], None]
+
+
+class _Interrupted(Exception):
+    """Something came that goes first."""
 
 
 @dataclass(eq=False)
@@ -84,13 +91,16 @@ class Engine:
         n_threads: int | None = None,
         name: str = "model",
         saved: SavedStates | None = None,
+        declaration: Declaration | None = None,
+        copy_weights: CopyWeights | None = None,
     ) -> None:
         """Put a model to work; `clock` gives seconds, `n_threads` is set by `start` on a CPU.
 
         `budget_bytes` bounds the states kept on the model's device, `host_budget_bytes` those that
         move on to the host's memory from there. `int8_states` keeps them in a quarter of the
         bytes, and gives up exactness. `saved` is where states outlast the process: `start` takes
-        them up, `close` writes them.
+        them up, `close` writes them. With `copy_weights` what followed the same text elsewhere has
+        its share in answers that are not raw.
         """
         if min(budget_bytes, host_budget_bytes) < 0:
             raise ValueError(
@@ -103,10 +113,12 @@ class Engine:
                 f" {model.config.vocab_size}: expected a tokenizer that belongs to these weights"
             )
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.declaration = declaration or Declaration()
         self.fim: FimFormat = fim_format(tokenizer)
         self.epochs = Epochs()
         self._clock = clock
         self._budgets = (budget_bytes, host_budget_bytes, int8_states)
+        self.copy_weights = copy_weights
         self._begin(self._allocated())
         self.n_threads = n_threads
         self._wake = threading.Condition()
@@ -125,7 +137,7 @@ class Engine:
         self._n_answers: dict[str, int] = {}
         self._n_background_tokens = self._n_background_passes = 0
         self._thread: threading.Thread | None = None
-        self._closed = self._is_saved = False
+        self._closed = self._is_saved = self._is_saving_due = False
 
     @classmethod
     def load(
@@ -135,12 +147,13 @@ class Engine:
         device: str | None = None,
         n_threads: int | None = None,
         states_folder: Path | None = None,
+        int8_states: bool = False,
     ) -> Engine:
         """Load a model (None: the embedded one) onto a device (None: CUDA where there is one).
 
         float32 on a CPU, bfloat16 elsewhere. With `states_folder`, states of recently edited
-        documents are kept there from one run to the next. Raises CheckpointError or
-        TokenizerError.
+        documents are kept there from one run to the next, inexact ones (`int8_states`) apart from
+        exact ones. Raises CheckpointError or TokenizerError.
         """
         path = resolve_model(name_or_path)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -150,17 +163,21 @@ class Engine:
         name = "embedded" if name_or_path is None else Path(path).name
         saved = None
         if states_folder is not None:
-            model_id = fingerprint(path)
-            saved = SavedStates(states_folder / f"{model_id[:16]}-{model.dtype}", model_id)
+            saved = SavedStates.of_model(
+                states_folder, path, dtype=model.dtype, int8_states=int8_states
+            )
         budget_bytes, host_budget_bytes = default_budgets(model.device)
         return cls(
             model,
             tokenizer,
             budget_bytes=budget_bytes,
             host_budget_bytes=host_budget_bytes,
+            int8_states=int8_states,
             n_threads=n_threads,
             name=name,
             saved=saved,
+            declaration=read_declaration(path),
+            copy_weights=CopyWeights.load(path),
         )
 
     def submit(self, request: CompletionRequest, on_done: OnDone) -> Ticket:
@@ -197,6 +214,11 @@ class Engine:
             if not self._closed:
                 self._queue_background(key or request.document, ticket)
             self._wake.notify()
+
+    def is_preparing(self, document: str) -> bool:
+        """Tell whether a document's exact prompt is still to be read, or being read."""
+        with self._wake:
+            return document in self._background
 
     def forget(self, document: str) -> None:
         """Drop what is known of a document's epochs; its states age out of the cache."""
@@ -282,8 +304,17 @@ class Engine:
             self._is_saved = True
             self._saved.save(self._worth_saving())
 
+    def save_soon(self) -> None:
+        """Have the states that `close` would save written once nothing else is to do."""
+        with self._wake:
+            self._is_saving_due = self._saved is not None
+            self._wake.notify()
+
     def counters(self) -> dict[str, int]:
-        """Give what was answered, by stop reason, and the cache's figures."""
+        """Give what was answered, by stop reason, and the cache's figures.
+
+        `int8_states` is 1 where answers go on from states kept as int8, and are not exact.
+        """
         with self._wake:
             answers = {f"answers_{stop}": n for stop, n in sorted(self._n_answers.items())}
         return {
@@ -291,6 +322,8 @@ class Engine:
             **{f"cache_{name}": n for name, n in sorted(self.cache.counts.items())},
             "cache_checkpoints": len(self.cache),
             "cache_bytes": self.cache.n_bytes,
+            "int8_states": int(self.cache.tiers[0].int8),
+            "trail_hits": self.decoder.n_trail_hits,
             "trail_bytes": self.decoder.trail_bytes,
             "background_tokens": self._n_background_tokens,
             "background_passes": self._n_background_passes,
@@ -322,7 +355,11 @@ class Engine:
         trail_bytes = int(self._budgets[0] * TRAIL_SHARE)
         self.cache = StateCache(tiers, self.model.device)
         self.decoder = Decoder(
-            self.model, self.tokenizer, self.cache, trail_budget_bytes=trail_bytes
+            self.model,
+            self.tokenizer,
+            self.cache,
+            trail_budget_bytes=trail_bytes,
+            copy_weights=self.copy_weights,
         )
         prompts = Prompts(self.fim, self.epochs, self.decoder)
         self._completer = Completer(self.decoder, prompts, self._clock)
@@ -379,9 +416,28 @@ class Engine:
         while not self._closed:
             if not self.step():
                 with self._wake:
-                    busy = self._requests or self._background or self._forgotten or self._dropped
-                    if not (busy or self._closed):
+                    if not (self._is_busy() or self._closed or self._is_saving_due):
                         self._wake.wait()
+                if self._is_saving_due and not self._is_busy():
+                    self._save_while_idle()
+
+    def _is_busy(self) -> bool:
+        return bool(self._requests or self._background or self._forgotten or self._dropped)
+
+    def _save_while_idle(self) -> None:
+        """Save, state by state; begun again later when something comes in between."""
+        assert self._saved is not None, "saving is due only where there is a folder"
+
+        def while_idle() -> Iterator[Checkpoint]:
+            for checkpoint in self._worth_saving():
+                if self._is_busy() or self._closed:
+                    # What is on disk by now, and what was before, stays.
+                    raise _Interrupted
+                yield checkpoint
+
+        with suppress(_Interrupted):
+            self._saved.save(while_idle())
+            self._is_saving_due = False
 
     def _restart(self) -> None:
         """Answer everything that waits "error", and forget all states: any may be wrong."""

@@ -68,6 +68,9 @@ class Prompts:
         n_missing = self.decoder.n_missing(epoch_prompt.ids, owner)
         if n_missing <= READY_TOKENS:
             return epoch_prompt
+        # The epoch's header changes from place to place; the trunk is for all of them.
+        if request.trunk_header is not None:
+            split = self.fim.split(request.trunk_header + request.prefix)
         tail = self.fim.bridge(bridge_suffix(request.suffix))
         trunk_prompt = Prompt(
             kind="bridge" if tail else "trunk",

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 _WORD_TAIL = re.compile(r"\w+\Z")
+_OPENERS = (":", "(", "[", "{")
+_CLOSERS = frozenset(")]}")
+# Lines that go on with a block, at the indentation of the line that opened it.
+_CONTINUES_BLOCK = re.compile(
+    r"(?:else|elif|except|finally|catch|case|default|end|public|private|protected)\b"
+)
 # Between top-level definitions two are usual; more say that there is nothing to write.
 _MAX_LEADING_BLANK_LINES = 2
 
@@ -21,7 +27,8 @@ class StopRule:
 
     A single line ends before its line break. Several lines end before a blank line, or before a
     line that stands further left than the first one with something on it, or than the cursor's
-    indentation.
+    indentation. Where the first one opens a block or a bracket, they end with the line that closes
+    it, or before the statement beside it.
     """
 
     multiline: bool
@@ -34,7 +41,7 @@ class StopRule:
             found = _LINE_BREAK.search(text)
             return None if found is None else found.start()
         indent = _indent(self.line_before)
-        began = wrote = False
+        began = wrote = opened = False
         kept = n_blank = 0
         for start, stop, complete in _lines(text):
             line = text[start:stop]
@@ -43,7 +50,13 @@ class StopRule:
                 if _indent(composed) < indent:
                     return kept
                 if not began:
-                    began, indent = True, _indent(composed)
+                    began, indent, opened = True, _indent(composed), _opens(composed)
+                elif opened and complete and _indent(composed) == indent:
+                    if _closes(composed):
+                        if not _opens(composed):
+                            return stop
+                    elif not _CONTINUES_BLOCK.match(composed.strip()):
+                        return kept
                 kept = stop
             elif complete:
                 n_blank += 1
@@ -72,6 +85,14 @@ def _lines(text: str) -> Iterator[tuple[int, int, bool]]:
         yield start, found.start(), True
         start = found.end()
     yield start, len(text), False
+
+
+def _opens(line: str) -> bool:
+    return line.rstrip().endswith(_OPENERS)
+
+
+def _closes(line: str) -> bool:
+    return line.strip()[0] in _CLOSERS
 
 
 def _indent(line: str) -> int:

@@ -129,6 +129,10 @@ class Tokenizer:
         lines = _lines(text)
         return self._extended(list(self._start_line(next(lines))), lines)
 
+    def encode_part(self, text: str) -> list[int]:
+        """Ids of `text`, a part of one line, as `encode` gives them, without remembering it."""
+        return list(self._encode_line(text)) if text else []
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`, by piece, so a leading space stays.
 

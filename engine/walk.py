@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from engine.cache import Checkpoint
 from engine.mamba2 import InputLog, Pass
 
 if TYPE_CHECKING:
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from engine.cache import Checkpoint
     from engine.decode import Work
     from engine.mamba2 import Mamba2
 
@@ -22,9 +23,9 @@ class Walk:
     """A position after a prompt. `row` (vocab_size,) float32 predicts the next token.
 
     `ahead` is a run of tokens that were read from the same state already: a proposed continuation
-    checked in one pass, or what an earlier answer wrote. As long as the walk follows it, steps
-    cost nothing; where it leaves it, the state comes from the run's log. It never changes where
-    the walk goes.
+    or copied text checked in one pass, or what an earlier answer wrote. As long as the walk follows
+    it, steps cost nothing; where it leaves it, the state comes from the run's log. It never changes
+    where the walk goes.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Walk:
     ) -> None:
         """Stand at the end of `at`, whose state must stay valid; passes are counted in `work`."""
         self.model, self.work = model, work
+        self._at = at
         self.tokens: list[int] = []
         self.row = model.logits(at.hidden)
         # Row i predicted token i.
@@ -82,6 +84,20 @@ class Walk:
         self._runs.append((result.log, result.hidden))
         self.row = result.logits[-1]
         return True
+
+    def knows(self, token_id: int) -> bool:
+        """Tell whether going on with a token takes no pass."""
+        return self._next_ahead() == token_id
+
+    def fork(self, n: int, work: Work) -> Walk:
+        """Stand on another walk after the first n tokens of this one; takes no pass."""
+        hidden, state = self._at.hidden, self._at.state
+        walked = self.run() if n else None
+        if walked is not None:
+            _, log, rows = walked
+            hidden, state = rows[n - 1], log.replay(state, self.model.A, n)
+        ids = np.append(self._at.ids, np.asarray(self.tokens[:n], dtype=np.int32))
+        return Walk(self.model, Checkpoint(ids, state, hidden), work)
 
     def run(self) -> tuple[list[int], InputLog, Tensor] | None:
         """Give what was walked: tokens, log and hidden rows; None where nothing was read."""

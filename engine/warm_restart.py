@@ -45,6 +45,18 @@ class SavedStates:
     model_id: str
     cap_bytes: int = DEFAULT_CAP_BYTES
 
+    @classmethod
+    def of_model(
+        cls, parent: Path, directory: Path, *, dtype: torch.dtype, int8_states: bool = False
+    ) -> SavedStates:
+        """Give the folder below `parent` for the model in `directory` at this dtype.
+
+        States that were kept as int8 have a folder and an id of their own: they are not exact, and
+        no engine that is may go on from them.
+        """
+        model_id, kind = fingerprint(directory), "-int8" if int8_states else ""
+        return cls(parent / f"{model_id[:16]}-{dtype}{kind}", model_id + kind)
+
     def save(self, checkpoints: Iterable[Checkpoint]) -> int:
         """Replace what is saved, the first checkpoints first; give the number saved."""
         return save_states(self.folder, self.model_id, checkpoints, self.cap_bytes)

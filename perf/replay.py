@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from lsp_server.suggestions import UNWANTED, Suggester
 if TYPE_CHECKING:
     from engine.engine import Engine, OnDone, Ticket
     from engine.request import Completion, CompletionRequest
+    from lsp_server.documents import Document
     from perf.trace_format import Event, Trace
 
 MakeEngine = Callable[[Callable[[], float]], "Engine"]
@@ -65,6 +66,8 @@ class Row:
     """Whether there was a request; without one its figures are zero."""
     stop: str = ""
     prompt_kind: str = ""
+    source: str = ""
+    """Where the answer's state came from."""
     n_prompt: int = 0
     n_recomputed: int = 0
     n_generated: int = 0
@@ -110,15 +113,29 @@ def replay(
 
     `observe` sees each answer, before the next event.
     """
+    return replay_sitting((trace,), make_engine, settings=settings, pace=pace, observe=observe)
+
+
+def replay_sitting(
+    traces: Sequence[Trace],
+    make_engine: MakeEngine,
+    *,
+    settings: Settings | None = None,
+    pace: Pace | None = None,
+    observe: Observe | None = None,
+) -> list[Row]:
+    """Replay traces one after the other with one engine: each file is closed before the next.
+
+    Rows and `observe` are those of `replay`; a row's `t_ms` counts from when its file was opened.
+    """
     clock = ReplayClock()
-    engine = make_engine(clock)
-    suggester = Suggester(engine, settings or Settings())
-    player = _Player(trace, suggester, clock, pace or Pace())
+    suggester = Suggester(make_engine(clock), settings or Settings())
+    player = _Player(suggester, clock, pace or Pace())
     # As the engine's own thread does: vanishing decays would cost many times as much.
     torch.set_flush_denormal(True)
     try:
         with asyncio.Runner(loop_factory=lambda: _ReplayLoop(clock)) as runner:
-            return runner.run(player.play(observe))
+            return [row for trace in traces for row in runner.run(player.play(trace, observe))]
     finally:
         torch.set_flush_denormal(False)
         suggester.close()
@@ -150,21 +167,24 @@ class _Played:
 
 
 class _Player:
-    """Plays one trace: the editor's part, the server's and the engine thread's in one."""
+    """Plays traces: the editor's part, the server's and the engine thread's in one."""
 
-    def __init__(self, trace: Trace, suggester: Suggester, clock: ReplayClock, pace: Pace) -> None:
-        self._trace = trace
+    _document: Document
+    # When the document was opened.
+    _start_ms: float
+
+    def __init__(self, suggester: Suggester, clock: ReplayClock, pace: Pace) -> None:
         self._suggester = suggester
         self._engine = suggester.engine
         self._clock = clock
         self._pace = pace
-        self._document = trace.open()
         self._now: _Played | None = None
         self._listen()
 
-    async def play(self, observe: Observe | None) -> list[Row]:
-        events = self._trace.events
-        ends_ms = [*(float(event.t_ms) for event in events[1:]), None]
+    async def play(self, trace: Trace, observe: Observe | None) -> list[Row]:
+        events = trace.events
+        self._document, self._start_ms = trace.open(), self._clock.ms
+        ends_ms = [*(self._start_ms + event.t_ms for event in events[1:]), None]
         all_played = []
         for event, end_ms in zip(events, ends_ms, strict=True):
             self._now = played = _Played(event=event)
@@ -173,7 +193,8 @@ class _Player:
             if observe is not None:
                 for completion in played.completions:
                     observe(event, completion)
-        return [_row(self._trace.path, played) for played in all_played]
+        self._suggester.forget(self._document.uri)
+        return [_row(trace.path, played) for played in all_played]
 
     async def _play(self, played: _Played, end_ms: float | None) -> None:
         """One event and the time up to the next; `end_ms` is None for the last."""
@@ -182,7 +203,7 @@ class _Player:
             self._document.apply(change)
         if self._pace.prepare:
             self._suggester.prepare(self._document, self._document.offset_at(event.cursor))
-        ask_ms = event.t_ms + self._pace.request_delay_ms
+        ask_ms = self._start_ms + event.t_ms + self._pace.request_delay_ms
         if event.request and (end_ms is None or ask_ms < end_ms):
             self._idle(ask_ms)
             played.asked = True
@@ -282,6 +303,7 @@ def _row(path: str, played: _Played) -> Row:
         row,
         stop=last.stop,
         prompt_kind=last.kind,
+        source=last.source,
         n_prompt=last.n_prompt,
         n_recomputed=sum(each.n_recomputed for each in played.completions),
         n_generated=sum(each.n_generated for each in played.completions),

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from perf.replay import replay
+from perf.replay import replay_sitting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,13 +21,13 @@ EDITING = ("type", "delete")
 
 
 def compare(
-    traces: Sequence[Trace],
+    sittings: Sequence[Sequence[Trace]],
     engines: Mapping[str, MakeEngine],
     *,
     settings: Settings | None = None,
     pace: Pace | None = None,
 ) -> dict[str, Any]:
-    """Replay traces with several engines: a summary for each, and in how many answers they differ.
+    """Replay sittings with several engines: a summary for each, and how many answers differ.
 
     "different_prompts" and "different_answers" count, against the first engine, requests with
     other prompt ids, and with equal prompt ids but other ids in the answer. Engines that keep
@@ -36,8 +36,8 @@ def compare(
     rows = {
         name: [
             row
-            for trace in traces
-            for row in replay(trace, make_engine, settings=settings, pace=pace)
+            for traces in sittings
+            for row in replay_sitting(traces, make_engine, settings=settings, pace=pace)
         ]
         for name, make_engine in engines.items()
     }
@@ -75,6 +75,7 @@ def summary(rows: Iterable[Row]) -> dict[str, Any]:
         "requests": sum(row.asked for row in rows),
         "answers": len(answered),
         "stops": dict(sorted(Counter(row.stop for row in rows if row.asked).items())),
+        "sources": dict(sorted(Counter(row.source for row in answered).items())),
         "tokens": {
             "prompt": n_prompt,
             "recomputed": sum(row.n_recomputed for row in rows),

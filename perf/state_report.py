@@ -1,8 +1,8 @@
 """What kept states save: the same editing with this cache, with one that only appends, with none.
 
-`python -m perf.state_report OUT` replays keystroke traces (this project's history and generated
-ones), measures a keystroke against the document's length, edits behind the cursor, and forty
-documents on a budget of three states, and writes OUT.json and OUT.md.
+`python -m perf.state_report OUT` replays sittings (files of this project's history changed one
+after another, and made-up changes), measures a keystroke against the document's length, edits
+behind the cursor, and forty documents on a budget of three states. It writes OUT.json and OUT.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import tempfile
 import time
+from collections import Counter
 from datetime import date
 from itertools import chain, islice
 from pathlib import Path
@@ -19,72 +22,44 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import torch
-from rich.progress import track
+from rich.console import Console
+from rich.progress import Progress
 
-from engine.cache import Checkpoint, StateCache
-from engine.checkpoint import load_model, resolve_model
-from engine.engine import Engine
 from engine.request import Completion, CompletionRequest
 from engine.slots import slot_bytes
-from engine.tokenizer import Tokenizer
 from lsp_server.settings import Settings
-from perf.replay import Pace, replay
+from perf.cache_bench import Bench
+from perf.replay import Pace, replay_sitting
 from perf.replay_summary import compare, summary
-from perf.traces import generated_traces, history_traces
+from perf.state_tables import markdown
+from perf.tiny_world import suffix_first
+from perf.traces import generated_traces, history_traces, sittings
+from perf.typed_run import Habits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Sequence
 
-    from engine.mamba2 import Mamba2
-    from engine.slots import SlotPool
+    from engine.engine import Engine
+    from perf.trace_format import Trace
 
 ROOT = Path(__file__).parents[1]
 N_LINES = (100, 1_000, 10_000)
 TYPED = "    for position, entry in enumerate(entries):\n        total += entry.amount"
 DISTANCES = (5, 50, 500)
-
-
-class AppendOnlyCache(StateCache):
-    """A prefix cache that keeps the end of each prompt and nothing before it."""
-
-    def add(self, checkpoint: Checkpoint, owner: Hashable = None) -> bool:
-        """Keep a checkpoint in place of the owner's others."""
-        added = super().add(checkpoint, owner)
-        for entry in list(self._owned.get(owner, ())):
-            if len(entry.ids) != len(checkpoint.ids) and not entry.n_leases:
-                self._drop(entry, "replaced")
-        return added
-
-
-class AppendOnlyEngine(Engine):
-    """An engine as others have it: a state can only grow."""
-
-    def _begin(self, tiers: Sequence[SlotPool]) -> None:
-        super()._begin(tiers)
-        self.cache = self.decoder.cache = AppendOnlyCache(self.cache.tiers, self.cache.device)
-        self.decoder.trail_budget_bytes = 0
-
-
-class Bench:
-    """Engines on one model, stepped by hand."""
-
-    def __init__(self, name: str | None) -> None:
-        """Load the model once."""
-        path = resolve_model(name)
-        self.model: Mamba2 = load_model(path, dtype=torch.float32)
-        self.tokenizer = Tokenizer.load(path)
-
-    def this(self, clock: Callable[[], float] = time.monotonic, **options: Any) -> Engine:
-        """Make an engine as it is."""
-        return Engine(self.model, self.tokenizer, clock=clock, **options)
-
-    def append_only(self, clock: Callable[[], float]) -> Engine:
-        """Make an engine whose cache can only append."""
-        return AppendOnlyEngine(self.model, self.tokenizer, clock=clock)
-
-    def none(self, clock: Callable[[], float]) -> Engine:
-        """Make an engine that keeps nothing."""
-        return Engine(self.model, self.tokenizer, clock=clock, budget_bytes=0)
+# Answers may be short: what is counted is what it takes to begin them.
+SETTINGS = Settings(max_tokens=4, save_states=False)
+# As in the server: the engine reads ahead from the edit on, and clients ask a little later. With
+# the embedded model, a pass over a typed token takes 5 ms on two cores, one over 64 tokens 10 ms.
+AHEAD = Pace(prepare=True, pass_ms=8.0, request_delay_ms=50.0)
+# Every event asks at once and pays for what it needs.
+ON_DEMAND = Pace(pass_ms=8.0)
+# All answers are exact, so that they are the same whatever is kept.
+EXPLICIT = Pace(explicit=True)
+# Deletes, undoes and jumps are where caches differ.
+UNSTEADY = Habits(
+    slip=0.1, undo=0.03, look_away=0.01, accept=0.05, paste=0.9, select=0.5, interrupt=0.9
+)
+N_DOCUMENTS, N_STATES = 40, 3
 
 
 def answer(engine: Engine, prefix: str, suffix: str = "\n", document: str = "a.py") -> Completion:
@@ -162,134 +137,144 @@ def edits_behind(bench: Bench) -> list[dict[str, int]]:
 
 
 def small_budget(bench: Bench) -> dict[str, Any]:
-    """Edit forty documents in turn with room for three states on the device, four behind it."""
+    """Edit forty documents in turn with room for three states on the device, three behind it.
+
+    Twice around: a few lines are typed into each document, with a look at the one before.
+    """
     one = slot_bytes(bench.model.config, torch.float32)
-    budget, host = 4 * one, 4 * one
+    # A quarter of what the device has is for trails, too little here for any.
+    budget, host = (N_STATES + 1) * one, N_STATES * one
     engine = bench.this(budget_bytes=budget, host_budget_bytes=host)
-    most = 0
-    text = source_lines(40)
+    texts = [source_lines(20)] * N_DOCUMENTS
+    n_answers = most = 0
+    sources: Counter[str] = Counter()
+
+    def edit(n: int, line: str) -> None:
+        nonlocal n_answers, most
+        texts[n] += line
+        completion = answer(engine, texts[n], document=f"{n}.py")
+        if completion.stop == "error":
+            raise RuntimeError(f"document {n} was answered with an error")
+        n_answers += 1
+        sources[completion.source] += 1
+        most = max(most, engine.cache.n_bytes + engine.decoder.trail_bytes)
+
     for turn in range(2):
-        for n in range(40):
-            completion = answer(engine, text + f"value_{n} = {turn}", document=f"{n}.py")
-            assert completion.stop != "error"
-            held = engine.cache.n_bytes + engine.decoder.trail_bytes
-            most = max(most, held)
-    return {"budget_bytes": budget + host, "most_bytes": most, "counters": engine.counters()}
+        for n in range(N_DOCUMENTS):
+            for typed in range(3):
+                edit(n, f"value_{typed} = {turn}\n")
+            if n:
+                edit(n - 1, f"seen = {turn}\n")
+                edit(n, f"last = {turn}\n")
+    return {
+        "answers": n_answers,
+        "budget_bytes": budget + host,
+        "most_bytes": most,
+        "sources": dict(sorted(sources.items())),
+        "counters": engine.counters(),
+    }
+
+
+def sat_through(n_sittings: int, n_events: int) -> list[tuple[Trace, ...]]:
+    """Half of them files of this project's history, half made-up changes to its present files.
+
+    A change of the history is left after as many events; then comes another file.
+    """
+    history = sittings(history_traces(ROOT, seed=1, max_events=n_events), n_events)
+    generated = sittings(generated_traces(ROOT / "lsp_server", seed=1), n_events)
+    own = list(islice(history, n_sittings // 2))
+    return own + list(islice(generated, n_sittings - len(own)))
+
+
+def unsteady(n_sittings: int, n_events: int) -> list[tuple[Trace, ...]]:
+    """Made-up changes by somebody who takes much back."""
+    made = generated_traces(ROOT / "engine", seed=2, habits=UNSTEADY)
+    return list(islice(sittings(made, n_events), n_sittings))
+
+
+def one_order(traces: Sequence[tuple[Trace, ...]]) -> dict[str, Any]:
+    """Compare the caches on a tiny model that knows no prefix-first order: trunks, no bridges."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = suffix_first(Path(folder))
+    bench = Bench(model=world.model, tokenizer=world.tokenizer)
+    return compare(traces, bench.caches, settings=SETTINGS, pace=ON_DEMAND)
+
+
+def of_head() -> str:
+    """The commit whose history is replayed; "dirty" where files have changed since."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--model", default=None, help="The embedded one if left out.")
-@click.option("--traces", "n_traces", default=20, show_default=True)
-@click.option("--events", default=150, show_default=True, help="Events of a trace, at most.")
-@click.option("--compared", default=4, show_default=True, help="Traces for the three caches.")
-@click.option("--compared-events", default=60, show_default=True)
+@click.option("--traces", "n_traces", default=20, show_default=True, help="Sittings to replay.")
+@click.option("--events", default=150, show_default=True, help="Events of a sitting.")
+@click.option("--compared", default=3, show_default=True, help="Sittings for the three caches.")
+@click.option("--compared-events", default=80, show_default=True)
+@click.option("--resume", is_flag=True, help="Keep what OUT.json has of an equal, unfinished run.")
 def main(
-    out: Path, model: str | None, n_traces: int, events: int, compared: int, compared_events: int
+    out: Path,
+    model: str | None,
+    n_traces: int,
+    events: int,
+    compared: int,
+    compared_events: int,
+    resume: bool,
 ) -> None:
     """Write the report OUT.json and OUT.md."""
-    bench = Bench(model)
-    settings = Settings(max_tokens=8, save_states=False)
-    made = chain(
-        islice(history_traces(ROOT, seed=1, max_events=events), n_traces // 2),
-        generated_traces(ROOT / "engine", seed=1, max_events=events),
-    )
-    traces = list(islice(made, n_traces))
-    rows = []
-    for trace in track(traces, description="replaying"):
-        rows += replay(trace, bench.this, settings=settings, pace=Pace(prepare=True))
-    short = list(
-        islice(generated_traces(ROOT / "engine", seed=2, max_events=compared_events), compared)
-    )
-    caches = {"this cache": bench.this, "append only": bench.append_only, "none": bench.none}
-    report = {
+    torch.set_num_threads(1)
+    bench = Bench.load(model)
+    long, short = sat_through(n_traces, events), unsteady(compared, compared_events)
+    parts = {
+        "ahead": lambda: summary(
+            row
+            for sitting in long
+            for row in replay_sitting(sitting, bench.this, settings=SETTINGS, pace=AHEAD)
+        ),
+        "on_demand": lambda: summary(
+            row
+            for sitting in long
+            for row in replay_sitting(sitting, bench.this, settings=SETTINGS, pace=ON_DEMAND)
+        ),
+        "by_length": lambda: by_length(bench),
+        "edits_behind": lambda: edits_behind(bench),
+        "small_budget": lambda: small_budget(bench),
+        "caches": lambda: compare(short, bench.caches, settings=SETTINGS, pace=EXPLICIT),
+        "caches_automatic": lambda: compare(short, bench.caches, settings=SETTINGS, pace=ON_DEMAND),
+        "caches_one_order": lambda: one_order(short),
+    }
+    report: dict[str, Any] = {
         "date": date.today().isoformat(),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "model": model or "embedded",
-        "replay": {"traces": len(traces), **summary(rows)},
-        "by_length": by_length(bench),
-        "edits_behind": edits_behind(bench),
-        "small_budget": small_budget(bench),
-        "caches": compare(short, caches, settings=settings, pace=Pace(explicit=True)),
+        "commit": of_head(),
+        "compared": [compared, compared_events],
+        "sittings": [
+            {"events": sum(len(t.events) for t in sitting), "files": [t.path for t in sitting]}
+            for sitting in long
+        ],
     }
-    out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    record = out.with_suffix(".json")
+    former = json.loads(record.read_text()) if resume and record.exists() else {}
+    if all(former.get(key) == value for key, value in report.items()):
+        report = former
+    with Progress(console=Console(stderr=True)) as progress:
+        for name in progress.track(parts, description="measuring"):
+            if name in report:
+                continue
+            started_s = time.monotonic()
+            report[name] = parts[name]()
+            seconds = report["seconds"] = report.get("seconds", 0) + time.monotonic() - started_s
+            # Of the last quarter of an hour: times are those of a machine as busy as that.
+            report["load"] = round(os.getloadavg()[2], 1)
+            record.write_text(json.dumps(report, indent=1) + "\n")
+            progress.console.print(f"{name} after {seconds:.0f} s")
     out.with_suffix(".md").write_text(markdown(report))
     click.echo(markdown(report))
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """Give the report as tables."""
-    replayed = report["replay"]
-    lines = [
-        "# What kept states save",
-        "",
-        f"`python -m perf.state_report`, {report['date']}, {report['machine']},"
-        f" {report['threads']} threads, torch {report['torch']}, {report['model']} model.",
-        "",
-        f"## {replayed['traces']} traces, {replayed['answers']} answers",
-        "",
-        f"Prompt tokens over tokens read, background included: {replayed['prompt_over_all']:.1f}.",
-        "",
-        "| event | n | recomputed p50 | p95 | p99 | mean | background mean | prompt p50 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for kind, figures in replayed["by_kind"].items():
-        read, ahead = figures["n_recomputed"], figures["n_background"]
-        lines.append(
-            f"| {kind} | {figures['n']} | {read['p50']} | {read['p95']} | {read['p99']}"
-            f" | {read['mean']:.2f} | {ahead['mean']:.2f} | {figures['n_prompt']['p50']} |"
-        )
-    lines += ["", "| answered from | n | recomputed mean |", "|---|---|---|"]
-    for kind, figures in replayed["by_prompt_kind"].items():
-        lines.append(f"| {kind} | {figures['n']} | {figures['n_recomputed']['mean']:.2f} |")
-    lines += [
-        "",
-        "## A typed character against the document's length",
-        "",
-        "| lines | prompt tokens | recomputed a character | at most | ms, median | ms a pass |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in report["by_length"]:
-        lines.append(
-            f"| {row['lines']:,} | {row['prompt_tokens']:,} | {row['recomputed_per_character']:.2f}"
-            f" | {row['recomputed_max']} | {row['latency_ms_p50']:.1f} | {row['ms_per_pass']:.2f} |"
-        )
-    lines += ["", "## An edit d tokens behind the cursor", "", "| d | recomputed | 2d + 8 |"]
-    lines += ["|---|---|---|"]
-    lines += [
-        f"| {row['d']} | {row['recomputed']} | {row['bound']} |" for row in report["edits_behind"]
-    ]
-    budget = report["small_budget"]
-    lines += [
-        "",
-        "## Forty documents, room for three states and as many on the host",
-        "",
-        f"At most {budget['most_bytes']:,} of {budget['budget_bytes']:,} bytes."
-        f" Counters: `{json.dumps(budget['counters'])}`",
-        "",
-        "## Three caches, the same explicit requests",
-        "",
-        "| cache | answers | other prompts | other answers | prompt tokens | recomputed | passes"
-        " | engine ms p50 | p95 |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, figures in report["caches"].items():
-        tokens, epoch = figures["tokens"], figures["by_prompt_kind"]["epoch"]
-        lines.append(
-            f"| {name} | {figures['answers']} | {figures['different_prompts']}"
-            f" | {figures['different_answers']} | {tokens['prompt']:,} | {tokens['recomputed']:,}"
-            f" | {epoch['n_passes']['mean']:.1f} | {epoch['engine_ms']['p50']:.1f}"
-            f" | {epoch['engine_ms']['p95']:.1f} |"
-        )
-    lines += [
-        "",
-        "Requests are explicit here, so that all three answer from the same prompts; answers from"
-        " trunk and bridge stand in the table of automatic requests above.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

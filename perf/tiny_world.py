@@ -17,11 +17,20 @@ import torch
 from engine.config import Mamba2Config
 from engine.mamba2 import Mamba2
 from engine.tokenizer import Tokenizer
+from engine.tokenizer_training import CONTROL_PIECES, learnable_lines, train_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-REPOSITORY = Path(__file__).parents[1]
+SAMPLE = Path(__file__).parent / "samples" / "job_queue.py"
+# What the sample lacks: long numbers, signs of two to four bytes, emoji sequences.
+ODD_LINES = (
+    "totals = [0, 17, 256, 1_024, 65_536, 3.14159, 2.998e8, 0x7f3a, 20_261_122]",
+    'greeting = "Grüße aus Köln, naïve façade, Straße, señor"',
+    'signs = "é 漢字 日本語 Привет → ∑ ▁ 🍰 👩‍👩‍👧 🇫🇷"',
+)
 # Ids that stand for nothing, as in vocabularies padded to a round size.
 N_PADDED = 6
 
@@ -47,14 +56,33 @@ class World:
 
 def suffix_and_prefix_first(directory: Path) -> World:
     """A family that knows both orders of a prompt, as the embedded model does."""
-    _train_tokenizer(directory, controls=["[PREFIX]", "[MIDDLE]", "[SUFFIX]"])
+    train_tiny_tokenizer(directory)
     return World.of_directory("both orders", directory, long_memory_model(directory))
 
 
 def suffix_first(directory: Path) -> World:
     """A family that knows one order, and puts a dummy space before text, as Codestral does."""
-    _train_tokenizer(directory, controls=["[PREFIX]", "[SUFFIX]"], dummy_prefix=True)
+    train_tiny_tokenizer(directory, ("[PREFIX]", "[SUFFIX]"), dummy_prefix=True)
     return World.of_directory("suffix first", directory, long_memory_model(directory, seed=1))
+
+
+def train_tiny_tokenizer(
+    directory: Path, control_pieces: Sequence[str] = CONTROL_PIECES, *, dummy_prefix: bool = False
+) -> None:
+    """Write a `tokenizer.model` of 400 pieces with the embedded model's options; always the same.
+
+    It is learned from a text that does not change with the code, nor do its pieces then.
+    """
+    texts = (SAMPLE.read_text(encoding="utf-8"), *ODD_LINES)
+    train_tokenizer(
+        learnable_lines(texts),
+        directory,
+        vocab_size=400,
+        # The rarest characters stay byte pieces.
+        character_coverage=0.995,
+        control_pieces=control_pieces,
+        dummy_prefix=dummy_prefix,
+    )
 
 
 def long_memory_model(tokenizer_directory: Path, seed: int = 0) -> Mamba2:
@@ -103,31 +131,3 @@ def _value(name: str, noise: Tensor) -> Tensor:
     if "conv1d" in name:
         return 0.5 * noise
     return noise if "embeddings" in name else noise / math.sqrt(noise.shape[1])
-
-
-def _train_tokenizer(directory: Path, *, controls: list[str], dummy_prefix: bool = False) -> None:
-    """Write a `tokenizer.model` of 400 pieces, learned from the engine's sources."""
-    lines = [
-        line
-        for path in sorted((REPOSITORY / "engine").glob("*.py"))
-        for line in path.read_text(encoding="utf-8").split("\n")
-        if line and "\t" not in line
-    ]
-    with (directory / "tokenizer.model").open("wb") as model:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            vocab_size=400,
-            model_type="bpe",
-            # The rarest characters stay byte pieces.
-            character_coverage=0.995,
-            normalization_rule_name="identity",
-            add_dummy_prefix=dummy_prefix,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            split_digits=True,
-            byte_fallback=True,
-            control_symbols=controls,
-            minloglevel=2,
-            num_threads=1,
-        )

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import subprocess
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,7 @@ from perf.typing_model import type_changes
 from perf.unwriting import MIN_LINES, n_filled_lines, unwritten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from perf.trace_format import Trace
     from perf.typed_run import Habits
@@ -101,6 +102,23 @@ def generated_traces(
         )
         if trace.events:
             yield trace
+
+
+def sittings(traces: Iterable[Trace], n_events: int) -> Iterator[tuple[Trace, ...]]:
+    """Join traces into sittings of so many events: files edited one after the other.
+
+    The last one of each is left midway. What is left over at the end makes no sitting.
+    """
+    if n_events < 1:
+        raise ValueError(f"n_events is {n_events}, expected 1 or more")
+    joined: list[Trace] = []
+    n_left = n_events
+    for trace in traces:
+        joined.append(replace(trace, events=trace.events[:n_left]))
+        n_left -= len(joined[-1].events)
+        if not n_left:
+            yield tuple(joined)
+            joined, n_left = [], n_events
 
 
 def _modified_files(repository: Path) -> Iterator[Modified]:

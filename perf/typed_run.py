@@ -52,9 +52,13 @@ class Habits:
     """Per long run."""
     select: float = 0.3
     """Per text replaced within a line: typed over, not deleted first."""
+    interrupt: float = 0.1
+    """Per run of lines that a change above follows: it is made in the run's middle."""
 
 
-CAREFUL = Habits(slip=0.0, undo=0.0, look_away=0.0, accept=0.0, paste=0.0, select=0.0)
+CAREFUL = Habits(
+    slip=0.0, undo=0.0, look_away=0.0, accept=0.0, paste=0.0, select=0.0, interrupt=0.0
+)
 
 
 class Run:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from perf.auto_editing import CLOSER_OF
-from perf.hunks import hunks_between
+from perf.hunks import Hunk, hunks_between
 from perf.keyboard import Keyboard
 from perf.trace_format import Trace
 from perf.typed_run import Habits, Run
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from perf.hunks import Hunk
     from perf.trace_format import Event
 
 # Longer text than these is selected, not deleted line by line or key by key.
@@ -25,6 +25,8 @@ MAX_BACKSPACES = 20
 # Nobody selects so little.
 MAX_UNSELECTED_CHARS = 3
 
+# A hunk's number from the top, and that of its part.
+_Place = tuple[int, int]
 _WORD = re.compile(r"\w+\s*|[^\w\s]+\s*|\s+")
 
 
@@ -63,11 +65,29 @@ def type_changes(
 def _edit(
     keyboard: Keyboard, habits: Habits, hunks: list[Hunk], order: list[int]
 ) -> Iterator[Event]:
-    growth = [0] * len(hunks)
-    for n in order:
-        start, end, text = hunks[n].start, hunks[n].end, hunks[n].text
-        yield from _replace(keyboard, habits, start + sum(growth[:n]), end - start, text)
-        growth[n] = len(text) - (end - start)
+    growth: dict[_Place, int] = {}
+    for place, hunk in _interrupted(keyboard, habits, [((n, 0), hunks[n]) for n in order]):
+        shift = sum(n_chars for above, n_chars in growth.items() if above < place)
+        yield from _replace(keyboard, habits, hunk.start + shift, hunk.end - hunk.start, hunk.text)
+        growth[place] = len(hunk.text) - (hunk.end - hunk.start)
+
+
+def _interrupted(
+    keyboard: Keyboard, habits: Habits, steps: list[tuple[_Place, Hunk]]
+) -> list[tuple[_Place, Hunk]]:
+    """Some hunks of several lines in two parts, what comes next between them if it is above."""
+    done: list[tuple[_Place, Hunk]] = []
+    while steps:
+        (place, hunk), *steps = steps
+        line_ends = [n for n, character in enumerate(hunk.text) if n and character == "\n"]
+        is_followed_above = bool(steps) and steps[0][0] < place
+        if line_ends and is_followed_above and keyboard.chance(habits.interrupt):
+            cut = line_ends[len(line_ends) // 2]
+            rest = Hunk(start=hunk.end, end=hunk.end, text=hunk.text[cut:])
+            hunk = replace(hunk, text=hunk.text[:cut])
+            steps.insert(1, ((place[0], 1), rest))
+        done.append((place, hunk))
+    return done
 
 
 def _replace(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
+from engine.copying import Copier
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.copying import CopyWeights
     from engine.mamba2 import Mamba2
-    from engine.request import Completion
+    from engine.request import Completion, CompletionRequest
     from engine.tokenizer import Tokenizer
 
 TOLERANCE = 1e-4
@@ -49,6 +53,56 @@ def check_greedy(model: Mamba2, tokenizer: Tokenizer, completion: Completion) ->
         assert token_id in texts, f"{token_id} stands for no text"
         best = float(row[[*texts, tokenizer.eos_id]].max())
         assert row[token_id] >= best - 2 * TOLERANCE, f"{token_id} was not the best token"
+
+
+def check_copied(
+    model: Mamba2,
+    tokenizer: Tokenizer,
+    request: CompletionRequest,
+    completion: Completion,
+    weights: CopyWeights,
+) -> None:
+    """Hold every generated token to be the best of the mixture, and its log-probability to be so.
+
+    Copying is looked up anew, and the mixture computed from logits from scratch, with Python's own
+    numbers. For answers that are not `raw`. Raises AssertionError.
+    """
+    n_covering = len(completion.token_ids) - completion.n_generated
+    logits = logits_from_scratch(model, completion)
+    texts = [i for i, piece in enumerate(tokenizer.pieces) if piece] + [tokenizer.eos_id]
+    copier = Copier(tokenizer, request.header + request.prefix, (request.suffix, *request.sources))
+    covered = b"".join(map(tokenizer.piece_bytes, completion.token_ids[:n_covering]))
+    # What stands behind the held-back text, the end of the prompt's own.
+    whole = tokenizer.held_bytes(request.header + request.prefix)
+    n_held = max(n for n in range(len(covered) + 1) if whole.endswith(covered[:n]))
+    written = covered[n_held:]
+    for i in range(n_covering, len(completion.token_ids)):
+        token_id = completion.token_ids[i]
+        expected = mixture(logits[i].tolist(), texts, copier, written, weights)
+        assert token_id in expected, f"{token_id} stands for no text"
+        assert expected[token_id] >= max(expected.values()) - 4 * TOLERANCE
+        assert abs(completion.log_probs[i] - expected[token_id]) <= 10 * TOLERANCE
+        written += tokenizer.piece_bytes(token_id)
+
+
+def mixture(
+    logits: list[float],
+    texts: list[int],
+    copier: Copier,
+    written: bytes,
+    weights: CopyWeights,
+) -> dict[int, float]:
+    """Give the log-probability of each token of `texts` with copying's share, the slow way."""
+    total = sum(math.exp(logits[i]) for i in texts)
+    odds = {i: math.exp(logits[i]) / total for i in texts}
+    for candidate in copier.candidates(written):
+        if candidate.token_id in odds:
+            bias = sum(b * f for b, f in zip(weights.bias, candidate.features, strict=True))
+            slope = sum(s * f for s, f in zip(weights.slope, candidate.features, strict=True))
+            own = odds[candidate.token_id]
+            odds[candidate.token_id] = math.exp(bias) * own ** max(0.0, 1 + slope)
+    total = sum(odds.values())
+    return {i: math.log(odd / total) for i, odd in odds.items()}
 
 
 def logits_from_scratch(model: Mamba2, completion: Completion) -> Tensor:

@@ -1,15 +1,25 @@
-"""Tokenizers that the engine's tests share."""
+"""Tokenizers, and engines stepped by hand, that the engine's tests share."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import mistral_common
 import pytest
-import sentencepiece
+import torch
 
-REPOSITORY = Path(__file__).parents[2]
+from engine.engine import Engine
+from engine.tokenizer import Tokenizer
+from perf.tiny_world import N_PADDED, train_tiny_tokenizer
+from tests.engine.engine_world import Clock, Session, endless
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.mamba2 import Mamba2
 
 
 @pytest.fixture(scope="session")
@@ -26,28 +36,65 @@ def mistral_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tokenizer of 400 pieces that has the embedded model's options."""
     directory = tmp_path_factory.mktemp("small-tokenizer")
-    lines = [
-        line
-        for path in sorted((REPOSITORY / "engine").glob("*.py"))
-        for line in path.read_text(encoding="utf-8").split("\n")
-        if line and "\t" not in line
-    ]
-    with (directory / "tokenizer.model").open("wb") as model:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            vocab_size=400,
-            model_type="bpe",
-            # The rarest characters stay byte pieces.
-            character_coverage=0.995,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            split_digits=True,
-            byte_fallback=True,
-            control_symbols=["[PREFIX]", "[MIDDLE]", "[SUFFIX]"],
-            minloglevel=2,
-            num_threads=1,
-        )
+    train_tiny_tokenizer(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer(small_tokenizer_dir: Path) -> Tokenizer:
+    return Tokenizer.load(small_tokenizer_dir)
+
+
+@pytest.fixture(scope="session")
+def new_session(tiny_model: Callable[..., Mamba2], tokenizer: Tokenizer) -> Callable[..., Session]:
+    """`new_session(model=None, **options)`: an engine stepped by hand; it ends no line by itself.
+
+    Options are the engine's own.
+    """
+
+    def make(model: Mamba2 | None = None, **options: Any) -> Session:
+        clock = Clock()
+        model = model or endless(tiny_model(vocab_size=tokenizer.n_vocab + N_PADDED), tokenizer)
+        return Session(Engine(model, tokenizer, clock=clock, **options), clock)
+
+    return make
+
+
+@pytest.fixture
+def session(new_session: Callable[..., Session]) -> Session:
+    return new_session()
+
+
+@pytest.fixture
+def started(tiny_model: Callable[..., Mamba2], tokenizer: Tokenizer) -> Engine:
+    """An engine for a thread of its own; the test starts and closes it."""
+    model = endless(tiny_model(vocab_size=tokenizer.n_vocab + N_PADDED), tokenizer)
+    return Engine(model, tokenizer, n_threads=1)
+
+
+@pytest.fixture
+def speaking(
+    tiny_model: Callable[..., Mamba2], tokenizer: Tokenizer, new_session: Callable[..., Session]
+) -> Callable[..., Session]:
+    """`speaking(prefix, text)`: a session whose model says `text` after `prefix`, then ends.
+
+    The next token depends on the last one alone. So that no token comes twice, whatever the
+    vocabulary, no character does, unless what follows is to be repeated.
+    """
+
+    def make(prefix: str, text: str) -> Session:
+        n_vocab = tokenizer.n_vocab
+        model: Any = tiny_model(vocab_size=n_vocab, n_layers=1, d_model=512, headdim=64)
+        model.backbone.embeddings.weight.copy_(torch.eye(n_vocab, 512))
+        model.backbone.norm_f.weight.fill_(1)
+        model.backbone.layers[0].mixer.out_proj.weight.zero_()
+        model.lm_head.weight.zero_()
+        ids = [*tokenizer.encode(prefix)[-1:], *tokenizer.encode(text), tokenizer.eos_id]
+        following: dict[int, int] = {}
+        for token_id, next_id in itertools.pairwise(ids):
+            if token_id not in following:
+                following[token_id] = next_id
+                model.lm_head.weight[next_id, token_id] = 1
+        return new_session(model)
+
+    return make

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine import decode
+from engine import covering, decode
 from engine.cache import Checkpoint, StateCache
 from engine.decode import MAX_PASS_TOKENS, Decoder, Draft, Work
 from engine.slots import SlotPool
@@ -445,7 +445,7 @@ HELD = ["a", "ab", "aba", " ab", "é", "aé€", "bé€b", "abab a", "  ab", "b
 def test_cover_takes_the_path_of_highest_joint_probability(
     tiny_model: Callable[..., Mamba2], monkeypatch: pytest.MonkeyPatch, held: str, seed: int
 ) -> None:
-    monkeypatch.setattr(decode, "MAX_COVER_PASSES", 10_000)
+    monkeypatch.setattr(covering, "MAX_PASSES", 10_000)
     check_cover(tiny_model, held.encode(), seed)
 
 
@@ -505,7 +505,7 @@ def test_the_best_path_is_often_not_the_greedy_one(
     tiny_model: Callable[..., Mamba2], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the test above would prove nothing."""
-    monkeypatch.setattr(decode, "MAX_COVER_PASSES", 10_000)
+    monkeypatch.setattr(covering, "MAX_PASSES", 10_000)
     n_different = sum(check_cover(tiny_model, held.encode(), 0) for held in HELD)
     assert n_different >= 3
 
@@ -531,7 +531,7 @@ def test_covering_does_not_change_what_is_cached(decoder: Decoder) -> None:
 def test_a_search_that_is_given_up_still_covers(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch, max_passes: int, held: str
 ) -> None:
-    monkeypatch.setattr(decode, "MAX_COVER_PASSES", max_passes)
+    monkeypatch.setattr(covering, "MAX_PASSES", max_passes)
     ids = random_ids(20)
     draft, work = cover(decoder, held.encode(), ids)
     assert work.n_healing_passes <= max_passes + 1
@@ -686,3 +686,33 @@ def test_rows_are_kept_on_request_alone(decoder: Decoder) -> None:
     next(steps)
     assert draft.token_ids
     assert draft.rows is None
+
+
+# The first line
+
+
+@pytest.mark.parametrize(
+    ("held", "pieces", "n_first"),
+    [
+        pytest.param(b"", [b"a", b"b", b"\n", b"c"], 3, id="up to its break"),
+        pytest.param(b"", [b"a", b"b"], 2, id="unfinished"),
+        pytest.param(b"", [b"\n"], 1, id="nothing but its end"),
+        pytest.param(b"", [b"\n", b"  ", b"a", b"\n", b"b"], 4, id="after a blank one"),
+        pytest.param(b"x\nx", [b"x\nxa", b"b", b"\r", b"\n"], 3, id="held-back text has none"),
+        pytest.param(b"", [], 0, id="nothing"),
+    ],
+)
+def test_the_first_line_of_a_draft(
+    decoder: Decoder, held: bytes, pieces: list[bytes], n_first: int
+) -> None:
+    checkpoint, work = read(decoder, random_ids(5))
+    draft, _ = run(decoder.cover(b"", checkpoint, OWNER, work))
+    draft.n_held = len(held)
+    for i, piece in enumerate(pieces):
+        draft.add(i, piece, -(2.0**i), None)
+    assert draft.n_first_line() == n_first
+    total = sum(-(2.0**i) for i in range(n_first))
+    assert draft.log_prob() == (total if pieces else -float("inf"))
+    draft.end = (-0.5, None)
+    ended = n_first == len(pieces) and pieces[-1:] not in ([b"\n"], [b"\r"])
+    assert draft.log_prob() == total - 0.5 * (ended or pieces == [b"\n"])

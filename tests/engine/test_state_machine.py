@@ -21,7 +21,8 @@ from engine.slots import Slot, SlotPool
 from engine.state import RecurrentState
 from engine.tokenizer import Tokenizer
 from engine.trail import Trail
-from perf.editing_machine import TEXTS, machine
+from perf.editing_machine import machine
+from perf.sample_files import TEXTS
 from perf.tiny_world import World, memory_of, suffix_and_prefix_first, suffix_first
 from perf.watched_engine import BUDGETS, MAX_STEPS, Budget, Tally, WatchedEngine
 from tests.oracle import check_exact

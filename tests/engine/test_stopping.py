@@ -57,7 +57,17 @@ def test_a_single_line_ends_before_its_break(text: str, kept: str | None) -> Non
         pytest.param("def f():", "\n\n    x\n", None, id="opens a block with a blank line"),
         pytest.param("  def f():", "\n    x\ny", "\n    x", id="opens a block, then dedent"),
         pytest.param("  def f():", "\ny", "", id="opens no block"),
-        pytest.param("    return f(", "\n        x,\n    )\n    ", None, id="closer stays"),
+        pytest.param(
+            "    return f(", "\n        x,\n    )\n    ", "\n        x,\n    )", id="closer ends"
+        ),
+        pytest.param("    return f(", "\n        x,\n    )", None, id="closer may go on"),
+        pytest.param("if (x) {", "\n\ta()\n} else {\n\tb()\n", None, id="closes and opens"),
+        pytest.param(
+            "if (x) {", "\n\ta()\n} else {\n\tb()\n}\nc", "\n\ta()\n} else {\n\tb()\n}", id="brace"
+        ),
+        pytest.param("if x:", "\n    y\nelse:\n    z\n", None, id="clauses go on"),
+        pytest.param("if x:", "\n    y\nelsewhere()\n", "\n    y", id="statement beside a block"),
+        pytest.param("if x:", "\n    y\nel", None, id="may become a clause"),
     ],
 )
 def test_several_lines_end_before_a_blank_line_or_a_dedent(

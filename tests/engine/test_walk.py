@@ -210,3 +210,36 @@ def test_what_was_walked_holds_where_a_step_fails(
         with pytest.raises(torch.OutOfMemoryError):
             walk.follow((WRONG,))
     check(model, walk, PATH[:n_ahead])
+
+
+@pytest.mark.parametrize("n_ahead", [0, 1, 4, 8])
+@pytest.mark.parametrize("n", [0, 1, 3, 5, 8])
+def test_a_fork_stands_where_the_walk_stood_and_takes_no_pass(
+    model: Mamba2, n_ahead: int, n: int
+) -> None:
+    """The walk is made of runs that were left half-way, and of single steps."""
+    walk, work = walk_of(model)
+    walk.propose([*PATH[:2], WRONG])
+    walk.follow(PATH[:3])
+    walk.propose([*PATH[3:n_ahead], WRONG])
+    follow(walk, PATH[3:])
+    n_passes, other = work.n_passes, Work()
+    fork = walk.fork(n, other)
+    assert (work.n_passes, other.n_passes) == (n_passes, 0)
+    hidden, _ = model.prefill(torch.tensor([[*PROMPT, *PATH[:n]]]))
+    torch.testing.assert_close(fork.row, model.logits(hidden[0, -1]), atol=TOLERANCE, rtol=0)
+    fork.follow([WRONG, 7])
+    hidden, _ = model.prefill(torch.tensor([[*PROMPT, *PATH[:n], WRONG, 7]]))
+    torch.testing.assert_close(fork.row, model.logits(hidden[0, -1]), atol=TOLERANCE, rtol=0)
+    assert (work.n_passes, other.n_passes) == (n_passes, 1)
+    check(model, walk, PATH)
+
+
+def test_only_the_next_token_of_what_is_ahead_is_known(model: Mamba2) -> None:
+    walk, _ = walk_of(model)
+    assert not walk.knows(PATH[0])
+    walk.propose(PATH[:2])
+    assert walk.knows(PATH[0])
+    assert not walk.knows(WRONG)
+    walk.follow(PATH[:2])
+    assert not walk.knows(PATH[2])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import stat
 from hashlib import sha256
 from queue import Queue
@@ -356,6 +357,24 @@ def test_the_fingerprint_is_of_weights_config_and_tokenizer(model_folder: Path) 
     assert len(seen) == 6
 
 
+def test_int8_states_have_a_folder_and_an_id_of_their_own(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    made = [
+        SavedStates.of_model(tmp_path, model_folder, dtype=dtype, int8_states=int8_states)
+        for dtype, int8_states in [
+            (torch.float32, False),
+            (torch.bfloat16, False),
+            (torch.float32, True),
+        ]
+    ]
+    exact, _, int8 = made
+    assert len({saved.folder for saved in made}) == 3
+    assert {saved.folder.parent for saved in made} == {tmp_path}
+    # A file that was moved to the other's folder is still refused.
+    assert exact.model_id == fingerprint(model_folder) != int8.model_id
+
+
 # With an engine
 
 
@@ -452,3 +471,51 @@ def test_a_folder_that_breaks_does_not_keep_the_engine_from_serving(
     monkeypatch.setattr(SavedStates, "load", failing)
     engine = new_engine()
     check_exact(engine.model, complete(engine, ask()))
+
+
+@pytest.fixture
+def checkpoint_folder(
+    tiny_model: Callable[..., Mamba2],
+    save_checkpoint: Callable[[Mamba2, Path], Path],
+    small_tokenizer_dir: Path,
+    tmp_path: Path,
+) -> Path:
+    """A tiny model with its tokenizer, to be loaded by its path."""
+    n_vocab = Tokenizer.load(small_tokenizer_dir).n_vocab
+    directory = save_checkpoint(tiny_model(vocab_size=n_vocab), tmp_path / "tiny")
+    shutil.copy(small_tokenizer_dir / "tokenizer.model", directory)
+    return directory
+
+
+def test_an_exact_engine_takes_up_no_int8_states(checkpoint_folder: Path, folder: Path) -> None:
+    def run(*, int8_states: bool) -> Completion:
+        """Start, complete twice, the second time from a cached state, and close."""
+        engine = Engine.load(
+            str(checkpoint_folder),
+            device="cpu",
+            n_threads=1,
+            states_folder=folder,
+            int8_states=int8_states,
+        )
+        engine.start()
+        first = complete(engine, ask())
+        engine.decoder.trails.clear()
+        again = complete(engine, ask())
+        assert again.source == "tier0"
+        assert engine.counters()["int8_states"] == int8_states
+        if int8_states:
+            # Else it would not matter which states are taken up.
+            with pytest.raises(AssertionError, match="away from those from scratch"):
+                check_exact(engine.model, again)
+        else:
+            check_exact(engine.model, again)
+        engine.close()
+        return first
+
+    int8, exact = run(int8_states=True), run(int8_states=False)
+    assert int8.n_recomputed == int8.n_prompt
+    assert exact.n_recomputed == exact.n_prompt
+    assert len(files(folder)) == 2
+    assert all(map(files, files(folder)))
+    # Each takes up its own.
+    assert run(int8_states=True).n_recomputed == run(int8_states=False).n_recomputed == 0

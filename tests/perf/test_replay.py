@@ -14,7 +14,7 @@ from engine.tokenizer import Tokenizer
 from lsp_server.documents import Change, Position
 from lsp_server.settings import Settings
 from lsp_server.suggestions import GRACE_MS, Suggester
-from perf.replay import Pace, Row, replay
+from perf.replay import Pace, Row, replay, replay_sitting
 from perf.replay_summary import compare, percentiles, summary
 from perf.trace_format import Event, Trace
 from perf.typed_run import CAREFUL
@@ -111,6 +111,36 @@ def test_counts_are_those_of_the_answers(
         assert replace(row, engine_ms=before.engine_ms) == before
     _, last = seen[-1]
     assert len(logits_from_scratch(model, last)) == len(last.token_ids) > 0
+
+
+def test_a_sitting_goes_on_with_the_states_that_are_kept(
+    trace: Trace, make_engine: MakeEngine, rows: list[Row]
+) -> None:
+    other = replace(trace, path="b.py", events=trace.events[:4])
+    seen: list[str] = []
+    sitting = replay_sitting(
+        (trace, other, trace),
+        make_engine,
+        settings=SETTINGS,
+        pace=EXACT,
+        observe=lambda _, completion: seen.append(completion.source),
+    )
+    n = len(rows)
+    once, elsewhere, again = sitting[:n], sitting[n : n + 4], sitting[n + 4 :]
+    assert [replace(row, engine_ms=0.0) for row in once] == [
+        replace(row, engine_ms=0.0) for row in rows
+    ]
+    # Another file is read from where its prompt differs, the same one not at all.
+    assert [row.path for row in elsewhere] == ["b.py"] * 4
+    assert 100 < elsewhere[0].n_recomputed < elsewhere[0].n_prompt
+    assert elsewhere[0].source == "tier0"
+    assert [row.t_ms for row in again] == [row.t_ms for row in rows]
+    assert [row.answer_digest for row in again] == [row.answer_digest for row in rows]
+    assert again[0].n_recomputed == 0
+    assert again[0].source == "tier0"
+    assert seen == [row.source for row in sitting]
+    # Each file's clock starts when it is opened.
+    assert all(row.latency_ms == 0 for row in sitting)
 
 
 def test_the_document_is_asked_about_as_it_stands(
@@ -255,7 +285,7 @@ def test_engines_are_compared_on_the_same_traces(
 ) -> None:
     short = replace(trace, events=trace.events[:8])
     report = compare(
-        [short, short],
+        [[short], [short]],
         {"cache": make_engine, "no cache": forgetful},
         settings=SETTINGS,
         pace=EXACT,
@@ -280,7 +310,7 @@ def test_differing_prompts_are_seen(
     short = replace(trace, events=trace.events[:3])
     # Without kept states, the exact prompt of an automatic request is never read in advance.
     engines = {"cache": make_engine, "no cache": forgetful}
-    report = compare([short], engines, settings=SETTINGS)
+    report = compare([[short]], engines, settings=SETTINGS)
     assert report["cache"]["different_prompts"] == 0
     assert report["no cache"]["different_prompts"] == 2
 
@@ -291,7 +321,7 @@ def test_differing_answers_are_seen(
     other_model = tiny_model(seed=1, vocab_size=tokenizer.n_vocab, tie_embeddings=True)
     short = replace(trace, events=trace.events[:3])
     report = compare(
-        [short],
+        [[short]],
         {"one": make_engine, "other": lambda clock: Engine(other_model, tokenizer, clock=clock)},
         settings=SETTINGS,
     )
@@ -300,11 +330,21 @@ def test_differing_answers_are_seen(
 
 
 def test_summaries_tell_editing_from_jumps_and_answers_from_none() -> None:
-    row = Row(path="a", t_ms=0, kind="type", asked=True, stop="line", prompt_kind="epoch")
+    row = Row(
+        path="a",
+        t_ms=0,
+        kind="type",
+        asked=True,
+        stop="line",
+        prompt_kind="epoch",
+        source="trail",
+    )
     rows = [
         *(replace(row, n_recomputed=n, n_prompt=100) for n in range(1, 100)),
         replace(row, kind="delete", n_recomputed=100, n_prompt=100, n_background=7),
-        replace(row, kind="jump", n_recomputed=500, n_prompt=500, prompt_kind="trunk"),
+        replace(
+            row, kind="jump", n_recomputed=500, n_prompt=500, prompt_kind="trunk", source="tier0"
+        ),
         replace(row, stop="superseded", n_recomputed=1000),
         replace(row, asked=False, stop="", n_background=20),
     ]
@@ -319,6 +359,7 @@ def test_summaries_tell_editing_from_jumps_and_answers_from_none() -> None:
     }
     assert figures["by_kind"]["jump"]["n_recomputed"]["p50"] == 500
     assert figures["by_prompt_kind"]["trunk"]["n"] == 1
+    assert figures["sources"] == {"tier0": 1, "trail": 100}
     assert figures["stops"] == {"line": 101, "superseded": 1}
     assert figures["tokens"] == {
         "prompt": 10_500,

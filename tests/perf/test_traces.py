@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-RESTLESS = Habits(slip=0.2, undo=0.2, look_away=0.1, accept=0.2, paste=0.9, select=0.5)
+RESTLESS = Habits(
+    slip=0.2, undo=0.2, look_away=0.1, accept=0.2, paste=0.9, select=0.5, interrupt=0.8
+)
 SHOP = '''class Cart:
     """Süße Sachen 🍰."""
 
@@ -296,6 +298,23 @@ def test_restless_people_do_all_that_there_is_to_do() -> None:
     assert all(counts[kind] >= 5 for kind in KINDS), counts
 
 
+def test_a_change_above_may_come_in_the_middle_of_a_run() -> None:
+    old = "one();\n\n\n\ntwo();\n"
+    new = "one();\nfirst();\n\n\n\ntwo();\n\nthird();\nfourth();\n"
+    written = []
+    for seed in range(20):
+        trace = typed(old, new, habits=replace(CAREFUL, interrupt=1.0), seed=seed, in_order=False)
+        *_, (_, text, _) = applied(trace)
+        assert text == new
+        # Where the cursor was taken to, and what then came.
+        jumps = [event.next.strip() for event in trace.events if event.kind == "jump"]
+        written.append(tuple(jumps))
+    assert set(written) == {
+        ("first();", "third();\nfourth();"),
+        ("third();", "first();", "fourth();"),
+    }
+
+
 def test_slips_are_typed_and_taken_back() -> None:
     habits = replace(CAREFUL, slip=1.0)
     trace = typed("", "ab", habits=habits)
@@ -485,6 +504,20 @@ def test_a_tree_without_history_becomes_traces(repository: Path, tmp_path: Path)
     cut = [read_trace(path) for path in sorted((tmp_path / "b").iterdir())]
     # Cutting one short does not change the others.
     assert [trace.text for trace in cut] == [trace.text for trace in made]
+
+
+def test_sittings_join_traces_and_leave_the_last_midway() -> None:
+    two, five, three = (
+        typed("", text, path=f"{text}.js", max_events=1 + len(text)) for text in ("a", "abcd", "ab")
+    )
+    assert [len(trace.events) for trace in (two, five, three)] == [2, 5, 3]
+    first, second = traces.sittings([two, five, three, five, five], 6)
+    assert first == (two, replace(five, events=five.events[:4]))
+    # What is left of a trace is not gone back to.
+    assert second == (three, replace(five, events=five.events[:3]))
+    assert list(traces.sittings([two], 3)) == []
+    with pytest.raises(ValueError, match="n_events is 0"):
+        list(traces.sittings([two], 0))
 
 
 def test_a_place_without_history_is_one_clear_message(tmp_path: Path) -> None:
