@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo nvim test lint format vscode clean
 
 demo: $(VENV)/installed
 	$(BIN)/keystate demo
+
+# A sample file in Neovim 0.11 or newer with the plugin; NVIM=path names another one.
+nvim: $(VENV)/installed
+	editor-clients/neovim/open-sample.sh "$(abspath $(BIN)/keystate)"
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q
@@ -19,6 +23,17 @@ lint: $(VENV)/installed-test
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The extension, with the server's wheel inside. Needs Node 20.19 or newer.
+vscode: editor-clients/vscode/node_modules/.package-lock.json | $(BIN)/python
+	rm -rf build editor-clients/vscode/server
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w editor-clients/vscode/server .
+	cd editor-clients/vscode && npm run --silent package
+
+# Without install scripts: none of them is needed to build.
+editor-clients/vscode/node_modules/.package-lock.json: editor-clients/vscode/package-lock.json
+	cd editor-clients/vscode && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("keystate needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -1,0 +1,4 @@
+std = "luajit"
+read_globals = { "vim" }
+globals = { "vim.g", "vim.b", "vim.bo", "vim.o" }
+max_line_length = 110

@@ -1,0 +1,95 @@
+---The last suggestions of each buffer, so that typing along one, and coming back to it with
+---backspace, needs nothing from the server.
+local place = require("keystate.place")
+local suggestion = require("keystate.suggestion")
+
+local M = {}
+
+-- As many places back as one is likely to return to.
+local MAX_KEPT = 16
+
+---Newest first.
+---@type table<integer, keystate.Suggestion[]>
+local kept = {}
+
+---@param buf integer
+---@param new keystate.Suggestion
+function M.add(buf, new)
+  local list = kept[buf] or {}
+  table.insert(list, 1, new)
+  list[MAX_KEPT + 1] = nil
+  kept[buf] = list
+end
+
+---@param buf integer
+function M.clear(buf)
+  kept[buf] = nil
+end
+
+---@param buf integer
+---@param old keystate.Suggestion
+function M.drop(buf, old)
+  kept[buf] = vim.tbl_filter(function(one)
+    return one ~= old
+  end, kept[buf] or {})
+end
+
+---@class keystate.Match
+---@field suggestion keystate.Suggestion
+---@field item keystate.Item the one that is shown
+---@field typed string what was typed of it
+---@field rest string what is left of it; not empty
+---@field place keystate.Place
+
+---The newest suggestion that goes on from where the cursor stands.
+---@param buf integer
+---@return keystate.Match?
+function M.find(buf)
+  local here = kept[buf] and place.of(buf)
+  if not here then
+    return nil
+  end
+  local after = here.line:sub(here.col + 1)
+  for _, one in ipairs(kept[buf]) do
+    local typed = place.typed_since(here, one.row, one.col, one.before)
+    local item = one.items[one.index]
+    local rest = typed and suggestion.rest(one, item, typed, after)
+    if rest then
+      return { suggestion = one, item = item, typed = typed, rest = rest, place = here }
+    end
+  end
+end
+
+---Of a match's alternatives, those that go on from the cursor too, what is shown first.
+---@param match keystate.Match
+---@return { index: integer, item: keystate.Item, rest: string }[]
+function M.alternatives(match)
+  local one = match.suggestion
+  local after = match.place.line:sub(match.place.col + 1)
+  local found = {}
+  for i = 0, #one.items - 1 do
+    local index = (one.index - 1 + i) % #one.items + 1
+    local rest = suggestion.rest(one, one.items[index], match.typed, after)
+    if rest then
+      table.insert(found, { index = index, item = one.items[index], rest = rest })
+    end
+  end
+  return found
+end
+
+---Show the next or the previous alternative from now on.
+---@param match keystate.Match
+---@param step 1|-1
+---@return integer? count how far it is from the last one in the list; nil where there is no other
+function M.step(match, step)
+  local one = match.suggestion
+  local others = M.alternatives(match)
+  if #others < 2 then
+    return nil
+  end
+  local count = (step > 0 and others[2] or others[#others]).index - one.index
+  one.index = one.index + count
+  return count
+end
+
+return M

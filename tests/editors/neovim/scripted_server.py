@@ -1,0 +1,67 @@
+"""A language server whose answers are written down: what its client sends is all that is tested.
+
+Each line of the file `answers.json` beside the document is the answer to one request for inline
+completion, the last one to all that follow. `keystate/received` gives what was received.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+CAPABILITIES = {
+    "textDocumentSync": {"openClose": True, "change": 2},
+    "inlineCompletionProvider": True,
+    "executeCommandProvider": {"commands": ["keystate.accepted"]},
+}
+
+
+def read(stream: BinaryIO) -> dict[str, Any] | None:
+    length = 0
+    while line := stream.readline().strip():
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    return json.loads(stream.read(length)) if length else None
+
+
+def write(message: dict[str, Any]) -> None:
+    body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+    sys.stdout.buffer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    sys.stdout.buffer.flush()
+
+
+def answers_beside(uri: str) -> list[Any]:
+    path = Path(unquote(urlsplit(uri).path)).with_name("answers.json")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def main() -> None:
+    received: list[dict[str, Any]] = []
+    n_asked = 0
+    while (message := read(sys.stdin.buffer)) is not None:
+        method = message.get("method")
+        params: Any = message.get("params")
+        result: Any = None
+        if method == "exit":
+            return
+        if method == "initialize":
+            result = {"capabilities": CAPABILITIES}
+        elif method == "keystate/received":
+            result = list(received)
+        elif method == "keystate/say":
+            write({"method": "keystate/status", "params": params})
+        elif method == "textDocument/inlineCompletion":
+            answers = answers_beside(params["textDocument"]["uri"])
+            result = answers[min(n_asked, len(answers) - 1)]
+            n_asked += 1
+        received.append({"method": method, "params": params})
+        if "id" in message and method is not None:
+            write({"id": message["id"], "result": result})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""What the plugin makes of each kind of answer, and what it tells the server of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.editors.neovim.conftest import SCRIPTED, plugin_init
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.editors.neovim.terminal import Terminal
+
+NOTHING: dict[str, Any] = {"items": []}
+COMMAND = {"title": "accepted", "command": "keystate.accepted", "arguments": ["one"]}
+
+
+@pytest.fixture(params=["builtin", "plugin"])
+def opened(
+    request: pytest.FixtureRequest, launch: Callable[..., Terminal]
+) -> Iterator[Callable[..., Terminal]]:
+    """`opened(*answers)`: an editor in insert mode on an empty line, and what it is answered."""
+    terminals = []
+
+    def opened(*answers: Any, **options: Any) -> Terminal:
+        def init(folder: Path) -> str:
+            lines = [json.dumps(answer) for answer in answers]
+            (folder / "answers.json").write_text("\n".join(lines))
+            return plugin_init(SCRIPTED, ghost_text=request.param, **options)
+
+        terminal = launch(init)
+        terminals.append(terminal)
+        terminal.until(lambda: received(terminal, "textDocument/didOpen"), "it is open")
+        terminal.press("G", "o")
+        return terminal
+
+    yield opened
+    for terminal in terminals:
+        terminal.close()
+
+
+def received(editor: Terminal, method: str) -> list[Any]:
+    """The parameters of what the server has received by that name."""
+    messages = editor.ask("keystate/received") or []
+    return [one["params"] for one in messages if one["method"] == method]
+
+
+def until_received(editor: Terminal, method: str) -> list[Any]:
+    return list(editor.until(lambda: received(editor, method), f"the server has {method}"))
+
+
+def items(*texts: str, **more: Any) -> dict[str, Any]:
+    return {"items": [{"insertText": text, **more} for text in texts]}
+
+
+def test_shown_and_accepted_are_told(opened: Callable[..., Terminal]) -> None:
+    editor = opened(items("first second", command=COMMAND), NOTHING)
+    editor.type("x")
+    assert editor.until_ghost() == "first second"
+    (shown,) = until_received(editor, "textDocument/didShowCompletion")
+    assert shown["item"]["insertText"] == "first second"
+    editor.press("M-Right")
+    editor.until_line("xfirst")
+    (part,) = until_received(editor, "textDocument/didPartiallyAcceptCompletion")
+    assert part["acceptedLength"] == len("first")
+    assert part["item"] == shown["item"]
+    assert received(editor, "workspace/executeCommand") == []
+    editor.until(lambda: editor.ghost == " second", "the rest is shown")
+    editor.press("Tab")
+    editor.until_line("xfirst second")
+    (command,) = until_received(editor, "workspace/executeCommand")
+    assert command == {"command": "keystate.accepted", "arguments": ["one"]}
+    assert len(received(editor, "textDocument/didShowCompletion")) == 1
+
+
+def test_lengths_are_utf_16(opened: Callable[..., Terminal]) -> None:
+    editor = opened(items("😀é b"), NOTHING)
+    editor.type("é")
+    assert editor.until_ghost() == "😀é b"
+    (request,) = until_received(editor, "textDocument/inlineCompletion")
+    assert request["position"]["character"] == 1
+    editor.press("M-Right")
+    editor.until_line("é😀é")
+    (part,) = until_received(editor, "textDocument/didPartiallyAcceptCompletion")
+    assert part["acceptedLength"] == 3
+
+
+def test_lines_are_accepted_one_by_one(opened: Callable[..., Terminal]) -> None:
+    editor = opened(items("one:\n    two\n    three"), NOTHING)
+    editor.type("x")
+    editor.until_ghost()
+    editor.press("M-C-Right")
+    editor.until_line("xone:")
+    editor.until(lambda: editor.ghost == "\n    two\n    three", "the rest is shown")
+    editor.press("M-C-Right")
+    editor.until_line("    two")
+    editor.until(lambda: editor.ghost == "\n    three", "the rest is shown")
+    assert len(received(editor, "textDocument/inlineCompletion")) == 1
+    editor.press("Tab")
+    editor.until(lambda: editor.text.endswith("xone:\n    two\n    three"), "all is there")
+
+
+def test_alternatives_are_asked_for_and_cycled(opened: Callable[..., Terminal]) -> None:
+    editor = opened(items("one"), items("one", "two", "three"), NOTHING)
+    editor.type("x")
+    assert editor.until_ghost() == "one"
+    editor.press("M-]")
+    editor.until(lambda: editor.ghost == "two", "the second is shown")
+    kinds = [
+        one["context"]["triggerKind"] for one in received(editor, "textDocument/inlineCompletion")
+    ]
+    assert kinds == [2, 1]
+    for key, text in (("M-]", "three"), ("M-]", "one"), ("M-[", "three"), ("M-[", "two")):
+        editor.press(key)
+        editor.until_is("ghost", text)
+    # An alternative that has begun to be typed goes on; others are passed over.
+    editor.type("t")
+    editor.until(lambda: editor.ghost == "wo", "the rest is shown")
+    editor.press("M-]")
+    editor.until(lambda: editor.ghost == "hree", "the one that goes on from there is shown")
+    editor.press("Tab")
+    editor.until_line("xthree")
+
+
+def test_asked_for_by_hand(opened: Callable[..., Terminal]) -> None:
+    editor = opened(NOTHING, items("asked"))
+    editor.type("x")
+    until_received(editor, "textDocument/inlineCompletion")
+    editor.press("M-\\")
+    assert editor.until_ghost() == "asked"
+    last = received(editor, "textDocument/inlineCompletion")[-1]
+    assert last["context"]["triggerKind"] == 1
+
+
+def test_text_behind_the_cursor_is_replaced(opened: Callable[..., Terminal]) -> None:
+    def at(character: int) -> dict[str, int]:
+        return {"line": 183, "character": character}
+
+    editor = opened(items("abc)", range={"start": at(2), "end": at(3)}), NOTHING)
+    editor.type("f(")
+    editor.until_line("f()")
+    editor.until_ghost()
+    editor.press("Tab")
+    editor.until_line("f(abc)")
+
+
+def test_brackets_closed_while_typing_along_are_not_doubled(
+    opened: Callable[..., Terminal],
+) -> None:
+    editor = opened(items("call(a)"), NOTHING)
+    editor.type("x")
+    editor.until_ghost()
+    editor.type("call(")
+    editor.until_line("xcall()")
+    editor.until(lambda: editor.ghost.rstrip(")") == "a", "the rest is shown")
+    editor.press("Tab")
+    editor.until_line("xcall(a)")
+
+
+def test_null_and_nothing_show_nothing(opened: Callable[..., Terminal]) -> None:
+    editor = opened(None, NOTHING, items("late"))
+    editor.type("x")
+    editor.until(lambda: len(received(editor, "textDocument/inlineCompletion")) == 1, "asked")
+    assert editor.ghost == ""
+    editor.type("y")
+    editor.until(lambda: len(received(editor, "textDocument/inlineCompletion")) == 2, "asked")
+    assert editor.ghost == ""
+    editor.press("Tab")
+    editor.until_line("xy[was] ")
+
+
+def test_status_is_shown(opened: Callable[..., Terminal]) -> None:
+    editor = opened(NOTHING)
+    assert editor.lua("return require('keystate').state().kind") == "ready"
+    say = (
+        "vim.lsp.get_clients({ name = 'keystate' })[1]:request('keystate/say', ..., function() end)"
+    )
+    editor.lua(say, {"kind": "busy", "model": "tiny", "device": "cpu"})
+    editor.until(lambda: editor.lua("return require('keystate').status()") == "keystate ⋯", "busy")
+    editor.lua(say, {"kind": "error", "message": "no model"})
+    editor.until(lambda: editor.lua("return require('keystate').status()") == "keystate !", "error")
+    state = editor.lua("return require('keystate').state()")
+    assert state == {"kind": "error", "message": "no model", "model": "tiny", "device": "cpu"}
+    editor.command("Keystate status")
+    editor.until(lambda: "model: tiny" in editor.screen(), "the message is shown")
+
+
+def test_jumps_and_settings_are_told(opened: Callable[..., Terminal]) -> None:
+    editor = opened(NOTHING, settings={"maxTokens": 8})
+    editor.press("Escape")
+    editor.type("100G")
+    editor.until(
+        lambda: any(
+            moved["position"]["line"] == 99 for moved in received(editor, "keystate/cursorMoved")
+        ),
+        "the jump is told",
+    )
+    (opening,) = received(editor, "initialize")
+    assert opening["initializationOptions"] == {"maxTokens": 8}
+    editor.lua("require('keystate').configure(...)", {"maxTokens": 9})
+    told = until_received(editor, "workspace/didChangeConfiguration")
+    editor.until(
+        lambda: (
+            received(editor, "workspace/didChangeConfiguration")[-1]
+            == {"settings": {"keystate": {"maxTokens": 9}}}
+        ),
+        f"the setting is told, not only {told}",
+    )
+
+
+def test_accept_can_be_called_from_any_mapping(opened: Callable[..., Terminal]) -> None:
+    editor = opened(items("abc"), NOTHING, keys=False)
+    editor.lua(
+        """
+        vim.keymap.set("i", "<C-l>", function()
+          return require("keystate").accept() and "" or "none"
+        end, { expr = true })
+        """
+    )
+    editor.press("C-l")
+    editor.until_line("none")
+    editor.type("x")
+    editor.until_ghost()
+    editor.press("C-l")
+    editor.until_line("nonexabc")
+
+
+def test_wrong_options_are_named(opened: Callable[..., Terminal]) -> None:
+    editor = opened(NOTHING)
+    problems = editor.lua(
+        "local _, problems = require('keystate.options').read(...) return problems",
+        {
+            "debounce_ms": "50",
+            "ghost": "own",
+            "ghost_text": "own",
+            "keys": {"accept": 1, "tab": "x"},
+        },
+    )
+    assert [problem.split(",")[0].split(" (")[0] for problem in problems] == [
+        'ghost_text is "own"',
+        "keys.accept is a number",
+        "option debounce_ms is a string",
+        "unknown key keys.tab",
+        "unknown option ghost",
+    ]
