@@ -29,7 +29,10 @@ trap 'rm -rf "$work"' EXIT
 apt=$work/apt
 mkdir -p "$apt/lists/partial" "$apt/archives/partial"
 : >"$apt/status"
-echo "deb [signed-by=$keys] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} sid main" >"$apt/sources.list"
+# The mirror that the system itself uses.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)}
+[[ -n $mirror ]] || { echo "install.sh finds no mirror in apt's sources: set DEBIAN_MIRROR" >&2; exit 1; }
+echo "deb [signed-by=$keys] $mirror sid main" >"$apt/sources.list"
 own_apt() {
     apt-get -qq -o Dir::State="$apt" -o Dir::State::status="$apt/status" \
         -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt" \
