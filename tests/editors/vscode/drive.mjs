@@ -1,0 +1,437 @@
+// Takes a real VS Code through the extension's behaviour, step by step.
+//
+// Usage: node drive.mjs INSTALLED VSIX SERVER ARTEFACTS
+// INSTALLED is what install.sh made, SERVER the `keystate` command. ARTEFACTS gets screenshots,
+// what editor and server said (recording.jsonl), the extension's log, and outcomes.json: a list of
+// {"name", "ms", "error"}, error null where a step went well.
+import assert from "node:assert/strict";
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Editor, until } from "./editor.mjs";
+
+const [installed, vsix, server, artefacts] = process.argv.slice(2).map((path) => resolve(path));
+const here = dirname(fileURLToPath(import.meta.url));
+const sample = readFileSync(join(here, "../../../perf/samples/job_queue.py"), "utf8");
+
+const home = mkdtempSync(join(tmpdir(), "keystate-vscode-"));
+const serverCommand = [process.execPath, join(here, "recorder.mjs"), join(home, "recording.jsonl"), server, "serve"];
+const editor = new Editor({
+  installed,
+  home,
+  artefacts,
+  vsix,
+  settings: {
+    "keystate.serverCommand": serverCommand,
+    // What appears must not depend on how fast this machine is, nor on how sure the model is.
+    "keystate.deadlineMs": 30000,
+    "keystate.minConfidence": 0,
+    "keystate.saveStates": false,
+    "editor.wordBasedSuggestions": "off",
+    "files.autoSave": "off",
+    "editor.minimap.enabled": false,
+    "workbench.startupEditor": "none",
+    "chat.commandCenter.enabled": false,
+    "extensions.ignoreRecommendations": true,
+    "git.openRepositoryInParentFolders": "never",
+  },
+});
+
+/** A method is being written into the sample: what stands before and after the cursor. */
+const cut = sample.indexOf("    def close(self)");
+const before = `${sample.slice(0, cut)}    def retry(self, job: Job) -> None:\n        `;
+const after = `\n\n${sample.slice(cut)}`;
+const line = before.split("\n").length;
+
+let n = 0;
+/**
+ * Open a copy of the sample with the cursor in the method's first line, and type there.
+ *
+ * A request made by hand waits until the server has read the file, so that what appears by itself
+ * afterwards does not depend on how far it has come.
+ */
+async function write(typed = "", name = `job_queue_${(n += 1)}.py`) {
+  // Suggestions copy from other open files too.
+  await editor.closeAll();
+  await editor.open(name, before + after);
+  await editor.goToLine(line);
+  await editor.press("Alt+\\");
+  const isByHand = ({ params, result }) =>
+    result && params.context.triggerKind === 1 && params.textDocument.uri.endsWith(`/${name}`);
+  await until("an answer to a request by hand", () => editor.answers().some(isByHand), 60_000);
+  if (typed !== "") await editor.type(typed);
+  return name;
+}
+
+/** Hold that the method says this now, and that everything around it is as it was. */
+async function says(name, method) {
+  const wanted = before + method + after;
+  const text = await editor.savedText(name, (saved) => saved === wanted);
+  assert.equal(text.slice(before.length, text.length - after.length), method);
+  assert.equal(text, wanted, "text around the cursor has changed");
+}
+
+/** Requests for a file that were made since a count of all of them. */
+function requestsFor(name, since = 0) {
+  return editor.sent("textDocument/inlineCompletion").slice(since).filter(({ params }) => params.textDocument.uri.endsWith(`/${name}`));
+}
+const nRequests = () => editor.sent("textDocument/inlineCompletion").length;
+
+/** The answer that what is seen comes from. */
+async function answerOf(ghost) {
+  const shows = ({ items }) => items?.[0]?.insertText.trimEnd() === ghost;
+  return until(`an answer ${JSON.stringify(ghost)}`, () => editor.answers().findLast(shows));
+}
+
+function isBalanced(text) {
+  const pairs = { ")": "(", "]": "[", "}": "{" };
+  const open = [];
+  for (const character of text.replace(/"[^"]*"/g, '""')) {
+    if ("([{".includes(character)) open.push(character);
+    if (character in pairs && open.pop() !== pairs[character]) return false;
+  }
+  return open.length === 0;
+}
+
+const steps = {
+  async "the extension installs and the server becomes ready"() {
+    assert.match(editor.installExtension(), /was successfully installed/);
+    await editor.start();
+    await editor.open("job_queue.py", sample);
+    await editor.statusSays(/keystate: ready/, 120_000);
+    const [{ params }] = editor.sent("initialize");
+    assert.equal(params.initializationOptions.minConfidence, 0);
+    assert.equal("serverCommand" in params.initializationOptions, false);
+    assert.deepEqual(editor.sent("window/showMessage", "server"), []);
+  },
+
+  async "ghost text appears while typing"() {
+    await write("if job");
+    const ghost = await editor.ghostShown();
+    const { params } = await answerOf(ghost);
+    assert.equal(params.context.triggerKind, 2);
+    await editor.screenshot("ghost-text");
+  },
+
+  async "Tab inserts it, and undo restores"() {
+    const name = await write("if job");
+    const ghost = await editor.ghostShown();
+    await editor.press("Tab");
+    await editor.screenshot("accepted");
+    await says(name, `if job${ghost}`);
+    await editor.press("Control+Z");
+    await says(name, "if job");
+  },
+
+  async "a word is accepted, then the rest"() {
+    const name = await write("if job");
+    const ghost = await editor.ghostShown();
+    const { items } = await answerOf(ghost);
+    await editor.press("Control+ArrowRight");
+    await until("less ghost text", async () => (await editor.ghost()).length < ghost.length);
+    await editor.screenshot("word-accepted");
+    const rest = await until("the rest", async () => {
+      const seen = await editor.ghost();
+      return seen !== "" && ghost.endsWith(seen) && seen;
+    });
+    const word = ghost.slice(0, ghost.length - rest.length);
+    await says(name, `if job${word}`);
+    if (word.length > 1) {
+      const told = await until("didPartiallyAcceptCompletion", () => editor.sent("textDocument/didPartiallyAcceptCompletion").at(-1));
+      assert.deepEqual(told.params, { item: items[0], acceptedLength: word.length });
+    }
+    assert.ok(editor.sent("textDocument/didShowCompletion").some(({ params }) => params.item.insertText === items[0].insertText));
+    await editor.press("Tab");
+    await says(name, `if job${ghost}`);
+  },
+
+  async "a line is accepted"() {
+    const name = await write();
+    await editor.ghostShown();
+    const { items } = editor.answers().at(-1);
+    const [first, ...others] = items[0].insertText.split("\n");
+    await editor.screenshot("lines");
+    await editor.press("Control+ArrowDown");
+    await says(name, others.length === 0 ? first : `${first}\n`);
+  },
+
+  async "alternatives are looked through"() {
+    let shown = [];
+    // What the model has more than one opinion on is its own business; one of these will do.
+    for (const typed of ["", "if ", "return ", "self."]) {
+      const name = await write(typed);
+      const since = nRequests();
+      await editor.press("Escape", "Alt+\\");
+      const last = () => editor.answers().findLast(({ params }) => params.textDocument.uri.endsWith(`/${name}`));
+      await until("an answer", () => nRequests() > since && last()?.params.context.triggerKind === 1 && last().items);
+      shown = last().items.map(({ insertText }) => insertText.trimEnd());
+      if (shown.length > 1) break;
+    }
+    assert.ok(shown.length > 1, "no alternatives");
+    await editor.ghostShown();
+    await editor.press("Alt+]");
+    await until("the next", async () => (await editor.ghost()) === shown[1]);
+    await editor.press("Alt+[");
+    await until("the first again", async () => (await editor.ghost()) === shown[0]);
+  },
+
+  async "typing along keeps the rest"() {
+    const name = await write("if job");
+    let ghost = await editor.ghostShown();
+    const all = `if job${ghost}`;
+    for (let i = 0; i < 3; i += 1) {
+      const since = nRequests();
+      await editor.type(ghost[0]);
+      ghost = ghost.slice(1);
+      await until("the rest", async () => (await editor.ghost()) === ghost);
+      await until("an answer about the rest", () => editor.answers().length === nRequests() && nRequests() > since);
+      const answer = await until("what the answer took", () => editor.answers().at(-1).timing && editor.answers().at(-1));
+      assert.equal(answer.items[0].insertText.trimEnd(), ghost);
+      assert.equal(answer.timing.passes.model, 0, "the model ran");
+      assert.equal(await editor.ghost(), ghost);
+    }
+    await editor.screenshot("typed-along");
+    await editor.press("Tab");
+    await says(name, all);
+  },
+
+  async "typing something else drops it"() {
+    await write("if job");
+    const ghost = await editor.ghostShown();
+    await editor.type("~");
+    await until("the old ghost text is gone", async () => !(await editor.ghost()).startsWith(ghost.slice(0, 4)));
+  },
+
+  async "two suggestions in one line, and no doubled bracket"() {
+    const name = await write('logger.info("added jo');
+    // The editor has closed quote and bracket.
+    const first = await editor.ghostShown();
+    await editor.press("Tab");
+    await says(name, `logger.info("added jo${first}")`);
+    await editor.type('", cursor.la');
+    const second = await editor.ghostShown();
+    await editor.screenshot("second-in-line");
+    await editor.press("Tab");
+    const all = `logger.info("added jo${first}", cursor.la${second})`;
+    await says(name, all);
+    assert.ok(isBalanced(all), all);
+    await editor.screenshot("two-in-line");
+    await editor.press("Control+Z");
+    await says(name, `logger.info("added jo${first}", cursor.la)`);
+  },
+
+  async "a suggestion is made on demand"() {
+    const name = await write("if job");
+    await editor.ghostShown();
+    await editor.press("Escape");
+    await editor.ghostGone();
+    const since = nRequests();
+    await editor.press("Alt+\\");
+    await editor.ghostShown();
+    assert.equal(requestsFor(name, since)[0].params.context.triggerKind, 1);
+  },
+
+  async "the server is told where the cursor goes"() {
+    await write();
+    await editor.press("Escape");
+    await editor.goToLine(30);
+    const told = await until("cursorMoved", () => editor.sent("keystate/cursorMoved").find(({ params }) => params.position.line === 29));
+    assert.match(told.params.textDocument.uri, /job_queue_\d+\.py$/);
+  },
+
+  async "settings take effect"() {
+    const name = await write("if job");
+    await editor.ghostShown();
+    editor.changeSettings({ "keystate.enabled": false });
+    await editor.statusSays(/off: turned off/);
+    const since = nRequests();
+    await editor.type("x");
+    await editor.ghostGone();
+    await says(name, "if jobx");
+    assert.equal(nRequests(), since);
+    editor.changeSettings({ "keystate.maxTokens": 2 });
+    const tells = ({ from, message }) =>
+      from === "client" &&
+      (message.params?.initializationOptions?.maxTokens === 2 || message.params?.settings?.keystate?.maxTokens === 2);
+    await until("the server hears of maxTokens", () => editor.recorded().some(tells));
+    await editor.statusSays(/keystate: ready/, 120_000);
+    await write("if job");
+    const { timing } = await until("an answer's tokens", () => editor.answers().findLast((answer) => answer.timing?.tokens));
+    assert.ok(timing.tokens.generated <= 2, `${timing.tokens.generated} tokens`);
+    editor.changeSettings({});
+    await until("the server hears of it", () => !tells(editor.recorded().findLast(({ message }) => message?.params?.initializationOptions ?? message?.params?.settings)));
+    await editor.statusSays(/keystate: ready/, 120_000);
+  },
+
+  async "the menu turns a language off and on"() {
+    const name = await write();
+    const choose = async (label) => {
+      await editor.status.locator("a").click();
+      const rows = editor.page.locator(".quick-input-list .monaco-list-row");
+      await rows.filter({ hasText: label }).first().waitFor();
+      if (label.includes("off")) await editor.screenshot("menu");
+      await rows.filter({ hasText: label }).first().click();
+    };
+    await choose("Turn suggestions off for python");
+    await editor.statusSays(/off: turned off for python/);
+    const since = nRequests();
+    await editor.goToLine(line);
+    await editor.type("if job");
+    await says(name, "if job");
+    assert.equal(nRequests(), since);
+    await choose("Turn suggestions on for python");
+    await editor.statusSays(/keystate: ready/);
+    const settings = JSON.parse(readFileSync(editor.settingsFile, "utf8"));
+    assert.deepEqual(settings["keystate.languages"], { python: true });
+    await editor.goToLine(line);
+    await editor.type(".");
+    await editor.ghostShown();
+  },
+
+  async "snoozing holds back what appears by itself"() {
+    const name = await write();
+    await editor.command("keystate: Snooze for 5 Minutes, or Wake Up");
+    await editor.statusSays(/off: snoozing for 5 more minutes/);
+    const since = nRequests();
+    await editor.goToLine(line);
+    await editor.type("if job");
+    await says(name, "if job");
+    assert.equal(nRequests(), since);
+    await editor.press("Alt+\\");
+    await editor.ghostShown();
+    await editor.command("keystate: Snooze for 5 Minutes, or Wake Up");
+    await editor.statusSays(/keystate: ready/);
+  },
+
+  async "secrets are not told to the server"() {
+    await editor.open(".env.local", "TOKEN=abc\n");
+    await editor.statusSays(/off: a file whose name says that it holds secrets/);
+    await editor.goToLine(2);
+    await editor.type("KEY=ab");
+    const text = await editor.savedText(".env.local", (saved) => saved.includes("KEY=ab"));
+    assert.equal(text, "TOKEN=abc\nKEY=ab");
+    const about = editor.recorded().filter(({ from, message }) => from === "client" && JSON.stringify(message).includes(".env.local"));
+    // The text of its settings and folders aside, nothing the client says names it.
+    assert.deepEqual(about.map(({ message }) => message.method), []);
+  },
+
+  async "a diff is quiet"() {
+    const name = await write("if job");
+    await editor.ghostShown();
+    await editor.press("Escape");
+    await editor.command("File: Compare Active File with Saved");
+    await editor.page.locator(".monaco-diff-editor .modified .view-line").first().waitFor();
+    await editor.statusSays(/off: a diff/);
+    const since = nRequests();
+    const changes = editor.sent("textDocument/didChange").length;
+    await editor.page.locator(".monaco-diff-editor .modified .view-lines:not(.line-delete)").first().click();
+    await editor.type("x = se");
+    await until("the edit", () => editor.sent("textDocument/didChange").length > changes);
+    await editor.screenshot("diff");
+    assert.equal(requestsFor(name, since).length, 0);
+    await editor.command("View: Revert and Close Editor");
+  },
+
+  async "an untitled text gets suggestions"() {
+    await editor.closeAll();
+    await editor.command("File: New Untitled Text File");
+    await editor.statusSays(/off: turned off for plaintext/);
+    await editor.page.locator('.statusbar-item[id="status.editor.mode"] a').click();
+    const input = editor.page.locator(".quick-input-widget .quick-input-box input").first();
+    await input.fill("python");
+    await editor.page.locator('.quick-input-list .monaco-list-row[aria-label^="Python"]').first().click();
+    await editor.statusSays(/keystate: ready/);
+    await editor.type("import os\nimport sys\n\n\ndef main():\n    print(sys.argv)\n    print(sys.a");
+    await editor.ghostShown();
+    const { params } = editor.answers().at(-1);
+    assert.match(params.textDocument.uri, /^untitled:/);
+    await editor.screenshot("untitled");
+    await editor.command("View: Revert and Close Editor");
+  },
+
+  async "a notebook's cell gets suggestions"() {
+    const source = ["import sys\n", "\n", "def main():\n", "    print(sys.argv)\n"];
+    const cell = { cell_type: "code", execution_count: null, id: "a", metadata: {}, outputs: [], source };
+    const metadata = { language_info: { name: "python" } };
+    writeFileSync(join(editor.workspace, "notes.ipynb"), JSON.stringify({ cells: [cell], metadata, nbformat: 4, nbformat_minor: 5 }));
+    await editor.press("Control+P");
+    await editor.page.locator(".quick-input-widget .quick-input-box input").first().fill(join(editor.workspace, "notes.ipynb"));
+    await editor.page.locator(".quick-input-list .monaco-list-row").filter({ hasText: "notes.ipynb" }).first().waitFor();
+    await editor.press("Enter");
+    await editor.page.locator(".notebook-editor .cell .view-lines").first().click();
+    await editor.press("Control+End");
+    await editor.type("    print(sys.a");
+    await editor.ghostShown();
+    assert.match(editor.answers().at(-1).params.textDocument.uri, /^vscode-notebook-cell:/);
+    await editor.screenshot("notebook");
+    await editor.command("View: Revert and Close Editor");
+  },
+
+  async "the page about latency opens"() {
+    // The server tells each answer's time once, and the recorder would have it.
+    writeFileSync(join(home, "no-probes"), "");
+    await write("if job");
+    await editor.ghostShown();
+    await editor.command("keystate: Show Latency of the Last Suggestions");
+    await editor.page.locator('.tab.active[data-resource-name="keystate latency.txt"]').waitFor();
+    await editor.page.locator(".view-line").filter({ hasText: /stage\s+p50\s+p95\s+max/ }).waitFor();
+    await editor.screenshot("latency");
+    rmSync(join(home, "no-probes"));
+  },
+
+  async "a server that dies is started again"() {
+    await write();
+    const { pid } = editor.recorded().findLast((entry) => entry.pid !== undefined);
+    process.kill(pid, "SIGKILL");
+    await until("another server", () => editor.recorded().findLast((entry) => entry.pid !== undefined).pid !== pid);
+    await editor.statusSays(/keystate: ready/, 120_000);
+    await editor.goToLine(line);
+    await editor.type("if job");
+    await editor.ghostShown();
+  },
+
+  async "a server that keeps ending says what helps"() {
+    await write();
+    const broken = join(home, "broken");
+    writeFileSync(broken, "");
+    process.kill(editor.recorded().findLast((entry) => entry.pid !== undefined).pid, "SIGKILL");
+    await editor.statusSays(/its server keeps ending.*Restart Server/, 60_000);
+    await editor.screenshot("error");
+    rmSync(broken);
+    await editor.command("keystate: Restart Server");
+    await editor.statusSays(/keystate: ready/, 120_000);
+  },
+};
+
+const only = process.env.STEPS ? new RegExp(process.env.STEPS) : undefined;
+const outcomes = [];
+let isStarted = false;
+for (const [name, step] of Object.entries(steps)) {
+  if (isStarted && only !== undefined && !only.test(name)) continue;
+  const startMs = Date.now();
+  let error = null;
+  try {
+    await step();
+    isStarted = true;
+  } catch (caught) {
+    error = String(caught.stack ?? caught);
+    if (editor.page) {
+      await editor.screenshot(`failed-${outcomes.length + 1}`).catch(() => {});
+      await editor.press("Escape", "Escape").catch(() => {});
+    }
+  }
+  outcomes.push({ name, ms: Date.now() - startMs, error });
+  console.log(`${error === null ? "ok    " : "FAILED"} ${((Date.now() - startMs) / 1000).toFixed(1)} s  ${name}${error === null ? "" : `\n${error}`}`);
+  writeFileSync(join(artefacts, "outcomes.json"), JSON.stringify(outcomes, undefined, 2));
+  // Without an editor there is nothing to take through further steps.
+  if (!isStarted) break;
+}
+await editor.stop();
+if (existsSync(editor.recording)) copyFileSync(editor.recording, join(artefacts, "recording.jsonl"));
+const logs = existsSync(join(editor.userData, "logs")) ? readdirSync(join(editor.userData, "logs"), { recursive: true }) : [];
+for (const path of logs.filter((name) => name.endsWith("keystate.log"))) {
+  copyFileSync(join(editor.userData, "logs", path), join(artefacts, "extension.log"));
+}
+rmSync(home, { recursive: true, force: true });
+process.exitCode = outcomes.every(({ error }) => error === null) ? 0 : 1;
