@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo nvim test lint format vscode clean
+.PHONY: demo nvim test test-slow editors lint format vscode clean
 
 demo: $(VENV)/installed
 	$(BIN)/keystate demo
@@ -13,7 +13,20 @@ nvim: $(VENV)/installed
 	editor-clients/neovim/open-sample.sh "$(abspath $(BIN)/keystate)"
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "not editors and not slow"
+
+# What takes minutes: 2,000 steps of random editing, real processes side by side.
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -q -m "slow and not editors"
+
+# Real editors, on Debian with Node 20.19 or newer: fetched into .cache/editors the first time.
+# VS Code's wants root for the browser's packages.
+editors: $(VENV)/installed-test vscode
+	tests/editors/neovim/install.sh
+	bash tests/editors/vscode/install.sh
+	cd editor-clients/neovim && npm ci --ignore-scripts --no-audit --no-fund && ./lint.sh
+	cd editor-clients/vscode && npm run --silent lint && npm test --silent
+	CI=1 $(BIN)/python -m pytest -q -m editors tests/editors
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

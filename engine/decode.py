@@ -162,7 +162,8 @@ class Decoder:
     @property
     def trail_bytes(self) -> int:
         """Give the bytes of all trails."""
-        return sum(trail.n_bytes for trail in self.trails.values())
+        # Of a copy, made at once: who counts may be on another thread than who decodes.
+        return sum(trail.n_bytes for trail in list(self.trails.values()))
 
     def n_missing(self, ids: NDArray[np.int32], owner: Hashable) -> int:
         """Give how many of a prompt's tokens would have to be read."""

@@ -41,10 +41,11 @@ class Trail:
     @property
     def n_bytes(self) -> int:
         """Give the bytes of the states and logs."""
-        states = {id(state): state.n_bytes for state in self._states.values()}
+        # Of copies, made at once: who counts may be on another thread than who decodes.
+        states = {id(state): state.n_bytes for state in list(self._states.values())}
         states[id(self.start.state)] = self.start.state.n_bytes
-        logs = sum(log.n_bytes for log in self._logs)
-        return sum(states.values()) + logs + sum(hidden.nbytes for hidden in self._hidden)
+        logs = sum(log.n_bytes for log in list(self._logs))
+        return sum(states.values()) + logs + sum(hidden.nbytes for hidden in list(self._hidden))
 
     def extend(self, tokens: Sequence[int], log: InputLog, hidden: Tensor) -> None:
         """Add tokens that were read at the trail's end; hidden (l, d_model)."""

@@ -14,8 +14,10 @@ COMMANDS = {
     "serve": "lsp_server.commands.serve",
     "complete": "lsp_server.commands.complete",
     "demo": "perf.demo",
+    "eval": "perf.evaluate",
     "inspect": "lsp_server.commands.inspect",
     "doctor": "lsp_server.commands.doctor",
+    "stats": "lsp_server.commands.stats",
 }
 
 

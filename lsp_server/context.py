@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lsp_server.syntax import definition_lines, line_comment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tree_sitter import Node, Tree
 
@@ -57,6 +57,7 @@ class Window:
     prefix: str
     suffix: str
     header: str
+    """What stands before `prefix` in prompts; as frozen as the left edge."""
     cursor: int
     revision: int
     """The document's revision for which the three offsets hold."""
@@ -89,30 +90,46 @@ def nearest_window(
 def is_nearly_full(window: Window, limits: WindowLimits) -> bool:
     """Whether the prefix window will have to move soon if typing goes on."""
     full = limits.prefix_max_chars
-    return full is not None and len(window.prefix) > full * 7 // 8
+    return full is not None and len(window.prefix) > _nearly(full)
+
+
+def _nearly(max_chars: int) -> int:
+    return max_chars * 7 // 8
 
 
 def window_at(
-    document: Document, offset: int, limits: WindowLimits, previous: Window | None = None
+    document: Document,
+    offset: int,
+    limits: WindowLimits,
+    previous: Window | None = None,
+    make_header: Callable[[Document, int, str, str], str] | None = None,
 ) -> Window:
     """Cut the windows at a cursor, keeping the edges of `previous` where they still serve.
 
-    Costs what the window and the edits since `previous` cost, whatever the document's length.
+    `make_header` (document, left edge, prefix, suffix) is called where the left edge is chosen
+    anew, else the header is that of `previous`. Left out, it is the file's path alone. Costs what
+    the window and the edits since `previous` cost, whatever the document's length.
     """
+    header = None
     left = right = None
     if previous is not None:
         left = document.carry(previous.prefix_start, previous.revision)
         right = document.carry(previous.suffix_end, previous.revision)
     if left is None or not _left_edge_serves(left, offset, limits.prefix_max_chars):
         left = _left_edge(document, offset, limits.prefix_max_chars)
+    elif previous is not None:
+        header = previous.header
     if right is None or not _right_edge_serves(document, right, offset, limits.suffix_max_chars):
         right = _right_edge(document, offset, limits.suffix_max_chars)
+    prefix, suffix = document.slice(left, offset), document.slice(offset, right)
+    if header is None and make_header is not None:
+        header = make_header(document, left, prefix, suffix)
     return Window(
         prefix_start=left,
         suffix_end=right,
-        prefix=document.slice(left, offset),
-        suffix=document.slice(offset, right),
-        header=header_of(document),
+        prefix=prefix,
+        suffix=suffix,
+        header=header_of(document) if header is None else header,
         cursor=offset,
         revision=document.revision,
     )
@@ -134,7 +151,8 @@ def _left_edge_serves(edge: int, offset: int, max_chars: int | None) -> bool:
 
 def _left_edge(document: Document, offset: int, max_chars: int | None) -> int:
     """About half a window above the cursor: a definition, else a line start, else a character."""
-    if max_chars is None or offset <= max_chars:
+    # A window that would have to move soon is cut where it will be cut then.
+    if max_chars is None or offset <= _nearly(max_chars):
         return 0
     target, earliest, latest = (offset - max_chars * n // 4 for n in (2, 3, 1))
     definitions = _definition_starts(document, earliest, latest)

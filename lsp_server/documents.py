@@ -6,6 +6,7 @@ import logging
 import re
 from bisect import bisect_right
 from collections import deque
+from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,6 +71,8 @@ class Document:
         self.path = _well_formed(path or unquote(uri.rsplit("/", 1)[-1]))
         """What the file is called in prompts; relative to the workspace where there is one."""
         self.syntax = SYNTAXES.get(language_id)
+        self.is_draft = False
+        """Whether it is what could come of a document, not one that is open."""
         self.revision = 0
         """Number of edits applied so far."""
         text = _well_formed(text)
@@ -170,15 +173,34 @@ class Document:
         line = self.line_of(offset)
         return line, len(parser_text(self.lines[line][: offset - self.line_start(line)]))
 
+    def edits_since(self, revision: int) -> list[Edit] | None:
+        """The edits that followed an earlier revision, oldest first; None if not all are known."""
+        n_edits = self.revision - revision
+        if n_edits > len(self._edits):
+            return None
+        return list(islice(self._edits, len(self._edits) - n_edits, None))
+
+    def drafted(self, change: Change) -> Document:
+        """A copy to which a change is applied that this document has not seen: a draft."""
+        draft = copy(self)
+        draft.is_draft = True
+        draft.lines = list(self.lines)
+        draft._starts = list(self._starts)
+        draft._starts_bytes = list(self._starts_bytes)
+        draft._edits = self._edits.copy()
+        draft._tree = None if self._tree is None else self._tree.copy()
+        draft.apply(change)
+        return draft
+
     def carry(self, offset: int, revision: int) -> int | None:
         """Where an offset of an earlier revision is now; None if the text before it is gone.
 
         Text inserted exactly at the offset comes to stand after it.
         """
-        n_edits = self.revision - revision
-        if n_edits > len(self._edits):
+        edits = self.edits_since(revision)
+        if edits is None:
             return None
-        for edit in islice(self._edits, len(self._edits) - n_edits, None):
+        for edit in edits:
             if edit.start >= offset:
                 continue
             if edit.old_end >= offset:

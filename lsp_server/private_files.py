@@ -1,4 +1,7 @@
-"""Which files hold secrets by their name, and where what is kept about the others lies."""
+"""Which files hold secrets by their name, and where what is kept about the others lies.
+
+Nothing of them is told to the model while another file is edited, either: `surroundings.py`.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,19 @@ SECRET_NAMES = (
     "*.p12",
     "*.pfx",
     "*.keystore",
+    "*.jks",
+    "*.kdbx",
+    "*.ppk",
     "id_rsa*",
+    "id_dsa*",
     "id_ed25519*",
     "id_ecdsa*",
     ".netrc",
     ".pgpass",
     ".npmrc",
     ".pypirc",
+    ".git-credentials",
+    ".htpasswd",
     "credentials*",
     "secrets*",
 )

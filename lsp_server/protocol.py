@@ -13,13 +13,21 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcInternalError
 from pygls.protocol import LanguageServerProtocol, lsp_method
-from pygls.protocol.json_rpc import JsonRPCNotification, JsonRPCRequestMessage
+from pygls.protocol.json_rpc import (
+    JsonRPCNotification,
+    JsonRPCRequestMessage,
+    JsonRPCResponseMessage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 logger = logging.getLogger(__name__)
+
+# Of a method's name, what is logged and sent back.
+MAX_METHOD_CHARS = 100
 
 # When the message being handled was read, by `time.monotonic()`.
 received_s: ContextVar[float] = ContextVar("received_s")
@@ -29,6 +37,10 @@ NOT_PYGLS = (
     types.TEXT_DOCUMENT_DID_OPEN,
     types.TEXT_DOCUMENT_DID_CHANGE,
     types.TEXT_DOCUMENT_DID_CLOSE,
+    types.NOTEBOOK_DOCUMENT_DID_OPEN,
+    types.NOTEBOOK_DOCUMENT_DID_CHANGE,
+    types.NOTEBOOK_DOCUMENT_DID_CLOSE,
+    types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS,
     types.EXIT,
 )
 
@@ -55,18 +67,28 @@ class Protocol(LanguageServerProtocol):
             request_id = data.get("id") if isinstance(data, dict) else None
             self._send_error(request_id, types.ErrorCodes.InvalidRequest, "not JSON-RPC 2.0")
             return
-        if "method" in data and not self._may_be_handled(data):
+        if "method" not in data:
+            self._take_answer(data)
+            return
+        if not isinstance(data["method"], str):
+            if "id" in data:
+                self._send_error(data["id"], types.ErrorCodes.InvalidRequest, "no method")
+            return
+        if not self._may_be_handled(data):
             return
         try:
             message = self._structure(data)
         except Exception as error:
             # cattrs raises groups, and validators whatever they like; texts may hold the
             # user's code, so only the type is logged.
-            method = data.get("method", "answer")
+            method = data["method"][:MAX_METHOD_CHARS]
             logger.warning("%s: parameters of a wrong shape (%s)", method, type(error).__name__)
-            if "method" in data and "id" in data:
+            if "id" in data:
                 code = types.ErrorCodes.InvalidParams
                 self._send_error(data["id"], code, f"wrong parameters for {method}")
+            return
+        if "id" in data and not hasattr(message, "id"):
+            self._send_error(data["id"], types.ErrorCodes.InvalidRequest, "a notification's method")
             return
         received_s.set(at_s)
         self.handle_message(message)
@@ -76,6 +98,7 @@ class Protocol(LanguageServerProtocol):
         self, params: types.InitializeParams
     ) -> Generator[Any, Any, types.InitializeResult]:
         """Initialize with UTF-16 positions, whatever else the client could count in."""
+        self._is_initialized = True
         if params.capabilities.general is not None:
             params.capabilities.general.position_encodings = None
         return (yield from super().lsp_initialize(params))
@@ -86,7 +109,6 @@ class Protocol(LanguageServerProtocol):
         if method == types.INITIALIZE:
             problem = "initialized already" if self._is_initialized else None
             code = types.ErrorCodes.InvalidRequest
-            self._is_initialized = True
         elif not self._is_initialized:
             # A server may be told to exit at any time.
             problem = None if method == types.EXIT else "not initialized yet"
@@ -98,9 +120,26 @@ class Protocol(LanguageServerProtocol):
             self._send_error(data["id"], code, problem)
         return problem is None
 
+    def _take_answer(self, data: dict[str, Any]) -> None:
+        """Hand an answer to who waits for it; what answers no request of ours is dropped."""
+        request_id = data.get("id")
+        if not isinstance(request_id, str) or request_id not in self._result_types:
+            logger.warning("an answer to nothing that was asked")
+            return
+        waiting = self._request_futures.get(request_id)
+        kind = self._result_types.pop(request_id) or JsonRPCResponseMessage
+        try:
+            if "error" in data:
+                kind = types.ResponseErrorMessage
+            self.handle_message(self._converter.structure(data, kind))
+        except Exception as error:
+            # Of a wrong shape, or nobody waits any more.
+            logger.warning("an answer was not taken (%s)", type(error).__name__)
+            self._request_futures.pop(request_id, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(JsonRpcInternalError("an answer of a wrong shape"))
+
     def _structure(self, data: dict[str, Any]) -> Any:
-        if "method" not in data:
-            return self.structure_message(data)
         fallback = JsonRPCRequestMessage if "id" in data else JsonRPCNotification
         kind = self.get_message_type(data["method"]) or fallback
         return self._converter.structure({"params": None, **data}, kind)

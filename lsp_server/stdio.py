@@ -1,4 +1,4 @@
-"""LSP's base protocol on standard input and output."""
+"""LSP's base protocol on standard input and output, and on whatever else carries bytes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 # A header line is some twenty bytes long; what has no line end within this is not one.
 MAX_HEADER_BYTES = 1024
+# No message of an editor's is as long; room for one that says so would not be found.
+MAX_BODY_BYTES = 2**28
+SKIPPED_BYTES = 2**16
 
 
 def claim_stdio() -> tuple[BinaryIO, BinaryIO]:
@@ -29,19 +32,44 @@ def claim_stdio() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(stdin, "rb"), os.fdopen(stdout, "wb")
 
 
+def framed(body: bytes) -> bytes:
+    """A message's body behind its header."""
+    return b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
 def read_messages(stream: BinaryIO) -> Iterator[bytes]:
-    """The bodies of messages until the stream ends; blocks. What is no header is skipped."""
+    """The bodies of messages until the stream ends; blocks. What is no header is skipped.
+
+    A connection that breaks is one that ends.
+    """
+    try:
+        yield from _read_messages(stream)
+    except OSError as error:
+        logger.info("the other side is gone: %s", error)
+
+
+def _read_messages(stream: BinaryIO) -> Iterator[bytes]:
     n_bytes: int | None = None
     while line := stream.readline(MAX_HEADER_BYTES):
         name, _, value = line.partition(b":")
         if name.strip().lower() == b"content-length":
             n_bytes = int(value) if value.strip().isdigit() else None
         elif not line.strip() and n_bytes is not None:
+            if n_bytes > MAX_BODY_BYTES:
+                logger.warning("a message of %d bytes is skipped", n_bytes)
+                _skip(stream, n_bytes)
+                n_bytes = None
+                continue
             body = stream.read(n_bytes)
             if len(body) < n_bytes:
                 return
             n_bytes = None
             yield body
+
+
+def _skip(stream: BinaryIO, n_bytes: int) -> None:
+    while n_bytes > 0 and (part := stream.read(min(n_bytes, SKIPPED_BYTES))):
+        n_bytes -= len(part)
 
 
 class MessageWriter:

@@ -19,16 +19,18 @@ from engine.request import Completion, CompletionRequest
 from lsp_server.context import (
     Window,
     WindowLimits,
+    header_of,
     is_nearly_full,
     multiline_at,
     nearest_window,
     window_at,
 )
 from lsp_server.private_files import is_secret, states_folder
-from lsp_server.trimming import trim
+from lsp_server.showing import Shown, is_confident, shown
+from lsp_server.surroundings import ContextSources, Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from lsp_server.documents import Document, Position
     from lsp_server.settings import Settings
@@ -41,14 +43,15 @@ WINDOW_LIMITS = {
     "keystate": WindowLimits(),
     "mistral-v3": WindowLimits(prefix_max_chars=None, suffix_max_chars=4000),
 }
-# Text below the cursor that a suggestion is compared with.
-TRIM_CHARS = 2000
 # The engine looks at its deadline after every pass; this is for a pass that hangs.
 GRACE_MS = 250.0
 # Places of a document whose windows are remembered, for jumps back.
 MAX_WINDOWS = 8
 # Added to a document's name for what is read ahead of need.
 NEXT = "#next"
+FRESH = "#fresh"
+# Stop reasons of a text that was not at its end.
+CUT_SHORT = ("limit", "deadline")
 # Stop reasons that mean that nobody wants the answer any more.
 UNWANTED = ("cancel", "superseded")
 
@@ -69,6 +72,8 @@ class Suggestion:
     items: tuple[Item, ...]
     completion: Completion
     timings_ms: dict[str, float] = field(default_factory=dict)
+    hidden: str | None = None
+    """Why nothing is shown of what there was: see `showing.Shown`."""
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -84,6 +89,7 @@ class Suggestion:
             },
             "passes": {"model": completion.n_passes, "healing": completion.n_healing_passes},
             "state_from": completion.source,
+            "hidden": self.hidden,
         }
 
     @property
@@ -94,8 +100,16 @@ class Suggestion:
 class Suggester:
     """An engine and the windows of the documents that it reads. For one event loop."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, context: ContextSources | None = None
+    ) -> None:
+        """`context`: which sources are used beside the windows; all of them where left out."""
         self.engine = engine
+        self.surroundings = Surroundings(context or ContextSources())
+        self._next: dict[str, Window] = {}
+        """Windows to move on to, read ahead of need."""
+        self._fresh: dict[str, str] = {}
+        """Headers that are read while the ones before them still answer."""
         self._settings = settings
         self._limits = WINDOW_LIMITS.get(engine.fim.name, WindowLimits())
         self._windows: dict[str, list[Window]] = {}
@@ -125,6 +139,15 @@ class Suggester:
     def device(self) -> str:
         return str(self.engine.model.device)
 
+    @property
+    def documents(self) -> Iterable[Document]:
+        """The open documents, which context is taken from; looked through anew each time."""
+        return self.surroundings.documents
+
+    @documents.setter
+    def documents(self, documents: Iterable[Document]) -> None:
+        self.surroundings.documents = documents
+
     async def suggest(
         self,
         document: Document,
@@ -133,20 +156,26 @@ class Suggester:
         explicit: bool,
         deadline_ms: float | None,
         raw: bool = False,
+        n_alternatives: int = 0,
     ) -> Suggestion:
         """What fits at a position of the document as it stands now.
 
         The item's range is empty and at the cursor: what already stands behind it was cut from
         the text, so no client can double a bracket, whatever it does with ranges.
-        raw: the model's own continuation, untrimmed. Cancelling frees the engine.
+        raw: the model's own continuation, untrimmed. n_alternatives: how many other items there
+        may be, which takes as many more texts to write. Cancelling frees the engine.
         """
         started = time.monotonic()
-        timings_ms: dict[str, float] = {}
-        offset = document.offset_at(position)
+        if not explicit and not self.engine.declaration.knows(document.language_id):
+            unasked = Completion(text="", stop="eos", kind="none")
+            timings_ms = {"total": 1e3 * (time.monotonic() - started)}
+            return Suggestion(
+                items=(), completion=unasked, timings_ms=timings_ms, hidden="language"
+            )
+        timings_ms = {}
+        offset, revision = document.offset_at(position), document.revision
         request = self._request(document, offset, explicit, deadline_ms, raw, timings_ms)
-        before = document.slice(document.line_start(document.line_of(offset)), offset)
-        after = document.slice(offset, min(offset + TRIM_CHARS, document.n_chars))
-        newline = document.newline
+        request = replace(request, n_alternatives=n_alternatives)
         at = document.position_at(offset)
 
         asked = time.monotonic()
@@ -157,14 +186,38 @@ class Suggester:
         # What the engine does not account for: the way there and back between the threads.
         timings_ms["handover"] = max(0.0, 1e3 * (answered - asked) - engine_ms)
 
-        text = completion.text
-        if not raw:
-            text = trim(before, text, after, newline)
+        if document.revision != revision:
+            # What it was computed for is gone.
+            completion, fitting = replace(completion, stop="superseded"), [Shown()]
+        elif raw:
+            fitting = [Shown(text=completion.text)]
+        else:
+            fitting = self._fitting(document, offset, completion, explicit)
         finished = time.monotonic()
         timings_ms["trim"] = 1e3 * (finished - answered)
         timings_ms["total"] = 1e3 * (finished - started)
-        items = (Item(insert_text=text, start=at, end=at),) if text else ()
-        return Suggestion(items=items, completion=completion, timings_ms=timings_ms)
+        texts = dict.fromkeys(one.text for one in fitting if one.text)
+        items = tuple(Item(insert_text=text, start=at, end=at) for text in texts)
+        hidden = None if items else fitting[0].hidden
+        return Suggestion(items=items, completion=completion, timings_ms=timings_ms, hidden=hidden)
+
+    def _fitting(
+        self, document: Document, offset: int, completion: Completion, explicit: bool
+    ) -> list[Shown]:
+        """What can be shown of a completion, best first; one at least, which may be empty."""
+        declared, chosen = self.engine.declaration, self._settings.min_confidence
+        min_confidence = declared.min_confidence if chosen is None else chosen
+        if not explicit and not is_confident(completion.log_prob, min_confidence):
+            return [Shown(hidden="confidence" if completion.text.strip() else None)]
+        others = ((other.text, other.stop) for other in completion.alternatives)
+        return [
+            shown(document, offset, text, is_whole=stop not in CUT_SHORT)
+            for text, stop in ((completion.text, completion.stop), *others)
+        ]
+
+    def is_reading(self, document: Document) -> bool:
+        """Whether the engine still reads what a request of this document would be answered from."""
+        return self.engine.is_preparing(document.uri)
 
     def prepare(self, document: Document, offset: int) -> None:
         """Have the engine read a document up to where a request is likely; answers nothing.
@@ -172,20 +225,53 @@ class Suggester:
         A prefix window that is nearly full has its successor read as well, so that the keystroke
         that moves it finds its states.
         """
+        if not self.engine.declaration.knows(document.language_id):
+            return
         self.engine.prepare(self._request(document, offset, False, None, False, {}))
         window = self._windows[document.uri][-1]
         if is_nearly_full(window, self._limits):
-            moved = window_at(document, offset, self._limits)
+            # The same as long as it serves: its header comes first in what is read.
+            moved = self._moved(document, offset, self._next.get(document.uri))
+            self._next[document.uri] = moved
             request = self._request_on(moved, document, offset, False, None, False)
             self.engine.prepare(replace(request, document=document.uri + NEXT))
 
+    def refresh(self, document: Document, offset: int) -> bool:
+        """Move on to the header that the code has now; for when nothing is typed for a while.
+
+        The first call that finds it changed has the engine read it, and gives True; the second
+        has requests answered from it.
+        """
+        window = self._window(document, offset)
+        header = self.surroundings.header(
+            document, window.prefix_start, window.prefix, window.suffix
+        )
+        known = self._fresh.pop(document.uri, None)
+        if header == window.header:
+            return False
+        moved = replace(window, header=header)
+        if header == known:
+            self._windows[document.uri][-1] = moved
+            return False
+        self._fresh[document.uri] = header
+        request = self._request_on(moved, document, offset, False, None, False)
+        self.engine.prepare(request, key=document.uri + FRESH)
+        return True
+
     def forget(self, uri: str) -> None:
         """Drop what is kept of a document that was closed."""
-        self._windows.pop(uri, None)
+        for kept in (self._windows, self._next, self._fresh):
+            kept.pop(uri, None)
+        self.surroundings.forget(uri)
         self.engine.forget(uri)
         self.engine.forget(uri + NEXT)
 
+    def configure(self, settings: Settings) -> None:
+        """Take changed settings; those that the engine was loaded with stand."""
+        self._settings = settings
+
     def close(self) -> None:
+        self.surroundings.close()
         self.engine.close()
 
     def _request(
@@ -201,6 +287,7 @@ class Suggester:
         # Parsed on first use; here, so that the time is known.
         _ = document.tree
         parsed = time.monotonic()
+        self.surroundings.touch(document)
         window = self._window(document, offset)
         request = self._request_on(window, document, offset, explicit, deadline_ms, raw)
         timings_ms["parse"] = 1e3 * (parsed - started)
@@ -219,8 +306,10 @@ class Suggester:
         return CompletionRequest(
             document=document.uri,
             header=window.header,
+            trunk_header=header_of(document),
             prefix=_unix(window.prefix),
             suffix=_unix(window.suffix),
+            sources=tuple(map(_unix, self.surroundings.sources(document, window))),
             multiline=multiline_at(document, offset),
             max_tokens=self._settings.max_tokens,
             deadline_ms=deadline_ms,
@@ -233,11 +322,20 @@ class Suggester:
         """The windows at a cursor, with the edges of the last ones taken nearby if they serve."""
         windows = self._windows.setdefault(document.uri, [])
         near = nearest_window(document, offset, self._limits, windows)
+        if document.is_draft:
+            # Its revisions are not the document's.
+            return self._moved(document, offset, near)
         if near is not None:
             windows.remove(near)
-        windows.append(window_at(document, offset, self._limits, near))
+        elif document.uri in self._next:
+            ahead = self._next.pop(document.uri)
+            near = nearest_window(document, offset, self._limits, [ahead])
+        windows.append(self._moved(document, offset, near))
         del windows[:-MAX_WINDOWS]
         return windows[-1]
+
+    def _moved(self, document: Document, offset: int, window: Window | None) -> Window:
+        return window_at(document, offset, self._limits, window, self.surroundings.header)
 
     async def _complete(self, request: CompletionRequest) -> Completion:
         loop = asyncio.get_running_loop()

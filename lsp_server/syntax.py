@@ -48,6 +48,8 @@ class Syntax:
     """Nodes that hold statements or members between braces, not values."""
     docstrings: frozenset[str] = frozenset()
     """Nodes that are documentation when they are a whole statement."""
+    imports: frozenset[str] = frozenset()
+    """Statements that name what of other files is used."""
 
 
 def _kinds(names: str) -> frozenset[str]:
@@ -60,6 +62,7 @@ PYTHON = Syntax(
     definitions=_kinds("function_definition class_definition decorated_definition"),
     wrappers=_kinds("decorated_definition"),
     docstrings=_kinds("string"),
+    imports=_kinds("import_statement import_from_statement future_import_statement"),
 )
 JAVASCRIPT = Syntax(
     package="tree_sitter_javascript",
@@ -71,6 +74,7 @@ JAVASCRIPT = Syntax(
     wrappers=_kinds("export_statement"),
     leading=_kinds("comment decorator"),
     blocks=_kinds("statement_block class_body class_static_block switch_body"),
+    imports=_kinds("import_statement"),
 )
 TYPESCRIPT = Syntax(
     package="tree_sitter_typescript",
@@ -84,6 +88,7 @@ TYPESCRIPT = Syntax(
     wrappers=_kinds("export_statement ambient_declaration"),
     leading=JAVASCRIPT.leading,
     blocks=JAVASCRIPT.blocks | _kinds("interface_body enum_body"),
+    imports=_kinds("import_statement import_alias"),
 )
 TSX = Syntax(
     package="tree_sitter_typescript",
@@ -93,6 +98,7 @@ TSX = Syntax(
     wrappers=TYPESCRIPT.wrappers,
     leading=TYPESCRIPT.leading,
     blocks=TYPESCRIPT.blocks,
+    imports=TYPESCRIPT.imports,
 )
 GO = Syntax(
     package="tree_sitter_go",
@@ -102,6 +108,7 @@ GO = Syntax(
         "block field_declaration_list interface_type expression_switch_statement"
         " type_switch_statement select_statement"
     ),
+    imports=_kinds("import_declaration"),
 )
 RUST = Syntax(
     package="tree_sitter_rust",
@@ -116,6 +123,7 @@ RUST = Syntax(
         "block declaration_list field_declaration_list enum_variant_list match_block"
         " ordered_field_declaration_list"
     ),
+    imports=_kinds("use_declaration extern_crate_declaration"),
 )
 JAVA = Syntax(
     package="tree_sitter_java",
@@ -130,6 +138,7 @@ JAVA = Syntax(
         "block class_body enum_body interface_body annotation_type_body constructor_body"
         " switch_block module_body"
     ),
+    imports=_kinds("import_declaration"),
 )
 C = Syntax(
     package="tree_sitter_c",
@@ -139,6 +148,7 @@ C = Syntax(
     ),
     wrappers=_kinds("type_definition"),
     blocks=_kinds("compound_statement declaration_list field_declaration_list enumerator_list"),
+    imports=_kinds("preproc_include"),
 )
 CPP = Syntax(
     package="tree_sitter_cpp",
@@ -149,6 +159,7 @@ CPP = Syntax(
     ),
     wrappers=_kinds("type_definition template_declaration"),
     blocks=C.blocks,
+    imports=_kinds("preproc_include using_declaration"),
 )
 
 # Keys are LSP's language identifiers.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lsp_server.indentation import reindented
+
 _CLOSER = {"(": ")", "[": "]", "{": "}"}
 _QUOTES = "\"'`"
 _CLOSERS = frozenset(_CLOSER.values())
@@ -17,21 +19,36 @@ _TAB_WIDTH = 4
 _STRING_PREFIX = re.compile(r"(?<!\w)(?:[bfru]|[bf]r|r[bf])$", re.IGNORECASE)
 # Brackets are paired within so many characters on either side of the cursor.
 _PAIRED_CHARS = 1000
+_TRAILING_BLANKS = re.compile(r"[ \t]+\n")
+_WORD = re.compile(r"\w+")
+_OPENED_TWICE = re.compile(r"\"\"\"|'''|[\"'(\[{]")
+# Words that are doubled without the rest of their line: fewer characters are chance.
+_MIN_OVERLAP_CHARS = 4
 # A shorter rest of line stands inside other code by chance.
 _MIN_WORD_REST_CHARS = 3
 
 
-def trim(before: str, suggestion: str, after: str, newline: str = "\n") -> str:
+def trim(
+    before: str,
+    suggestion: str,
+    after: str,
+    newline: str = "\n",
+    indent_unit: str | None = None,
+) -> str:
     """Cut from a suggestion what does not belong between `before` and `after`; "" if nothing does.
 
     before: the cursor's line up to the cursor. after: the text from the cursor on, with as many
-    following lines as are at hand. Line ends in the answer are `newline`, whatever the model
-    wrote.
+    following lines as are at hand. Line ends in the answer are `newline`, and levels of
+    indentation `indent_unit` (None: as they are), whatever the model wrote.
     """
-    text = _with_newlines(suggestion)
+    text = _TRAILING_BLANKS.sub("\n", _with_newlines(suggestion))
     rest, _, below = _with_newlines(after).partition("\n")
     rest = rest.rstrip()
-    text = _without_line_below(before, text, below)
+    if _restates_word(text, before, rest):
+        return ""
+    text = _without_opener(before, text, rest)
+    text = reindented(before, text, indent_unit)
+    text = _without_line_below(before, text, rest, below)
     text = _within_block(before, text)
     if rest:
         text = _without_rest(before, text, rest)
@@ -45,7 +62,32 @@ def _with_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _without_line_below(before: str, text: str, below: str) -> str:
+def _restates_word(text: str, before: str, rest: str) -> bool:
+    """Whether a text goes on with the word, or the rest of one, that stands after the cursor."""
+    word, first = _WORD.match(rest), _WORD.match(text)
+    if word is None or first is None:
+        return False
+    is_inside_word = _WORD.match(before[-1:]) is not None
+    return first[0].startswith(word[0]) if is_inside_word else first[0] == word[0]
+
+
+def _without_opener(before: str, text: str, rest: str) -> str:
+    """Cut a quote or bracket that the text opens once more: the one before the cursor is meant.
+
+    A bracket only where the text leaves it open and the rest of the line closes one of the two.
+    """
+    opened = _OPENED_TWICE.match(text)
+    if opened is None or not before.endswith(opened[0]):
+        return text
+    without = text[len(opened[0]) :]
+    if opened[0] in _CLOSER:
+        is_left_open = _pairs(text)[1] > 0 and rest.startswith(_CLOSER[opened[0]])
+        return without if is_left_open and rest[1:2] != rest[0] else text
+    n_open = _pairs(before[-_PAIRED_CHARS:])[1]
+    return without if n_open and without[:1].isalnum() else text
+
+
+def _without_line_below(before: str, text: str, rest: str, below: str) -> str:
     """Cut at the line that stands below the cursor already.
 
     The same line has the same indentation. A closing bracket alone on it then closes what the
@@ -55,9 +97,10 @@ def _without_line_below(before: str, text: str, below: str) -> str:
     if line_below is None:
         return text
     lines = text.split("\n")
-    is_whole_line = not before.strip() and any(map(str.isalnum, line_below))
-    if is_whole_line and (before + lines[0]).rstrip() == line_below:
-        return ""
+    if not rest and any(map(str.isalnum, line_below)):
+        goes_on_with_it = before.strip() and lines[0].strip() == line_below.strip()
+        if goes_on_with_it or (before + lines[0]).rstrip() == line_below:
+            return ""
     for n, line in enumerate(lines[1:], start=1):
         if line.rstrip() == line_below:
             return "\n".join(lines[:n])
@@ -106,14 +149,19 @@ def _without_rest(before: str, text: str, rest: str) -> str:
     line without their partner; the deepest overlap with the rest where several do.
     """
     before = before[-_PAIRED_CHARS:]
+    n_rest = len(rest)
+    says_it_all = n_rest >= _MIN_OVERLAP_CHARS and text.rstrip().endswith(rest)
+    if says_it_all and _is_between_words(text.rstrip(), rest, n_rest):
+        return text.rstrip()[:-n_rest]
     candidates = [text[:end] for end in _overlaps(text.rstrip(), rest)]
-    contained = text.partition("\n")[0].find(rest)
+    contained = _find_words(text.partition("\n")[0], rest)
     if contained >= 0 and len(rest) >= _MIN_WORD_REST_CHARS and any(map(str.isalnum, rest)):
         candidates.append(text[:contained])
     candidates.append(text)
-    outer_closer = _first_outer_closer(before, text)
+    outer_closer = first_outer_closer(before, text)
     if outer_closer is not None:
-        candidates.append(text[:outer_closer])
+        inside = text[:outer_closer]
+        candidates += [inside[:end] for end in _overlaps(inside, rest)] + [inside]
     return min(candidates, key=lambda kept: _n_unpaired(before + kept + rest[:_PAIRED_CHARS]))
 
 
@@ -122,14 +170,36 @@ def _overlaps(text: str, rest: str) -> list[int]:
     starts = []
     for n in range(min(len(text), len(rest)), 0, -1):
         doubled = rest[:n]
-        may_be_cut = n == len(rest) or (doubled.strip() and _PUNCTUATION.issuperset(doubled))
+        may_be_cut = (
+            n == len(rest)
+            or (doubled.strip() and _PUNCTUATION.issuperset(doubled))
+            or (n >= _MIN_OVERLAP_CHARS and _is_between_words(text, rest, n))
+        )
         if may_be_cut and text.endswith(doubled):
             starts.append(len(text) - n)
     return starts
 
 
-def _first_outer_closer(before: str, text: str) -> int | None:
-    """Where `text` first closes what was open before it."""
+def _find_words(text: str, words: str) -> int:
+    """Where words stand in a text that are not parts of longer ones, or -1."""
+    if len(words) > len(text):
+        return -1
+    start = r"\b" if _WORD.match(words) else ""
+    end = r"\b" if _WORD.match(words[-1:]) else ""
+    found = re.search(start + re.escape(words) + end, text)
+    return found.start() if found else -1
+
+
+def _is_between_words(text: str, rest: str, n: int) -> bool:
+    """Whether the last n characters of a text, the first n of the rest, hold whole words."""
+    edges = (text[-n - 1 : len(text) - n + 1], rest[n - 1 : n + 1])
+    cuts_a_word = any(len(edge) == 2 and _WORD.fullmatch(edge) for edge in edges)
+    return any(map(str.isalnum, rest[:n])) and not cuts_a_word
+
+
+def first_outer_closer(before: str, text: str) -> int | None:
+    """Where `text` first closes a bracket or quote that was open before it on its line."""
+    before = before[-_PAIRED_CHARS:]
     line = before + text
     outer = (at for at, opener in _pairs(line)[0] if at >= len(before) > opener)
     first = next(outer, None)

@@ -2,10 +2,12 @@
 
 A notification with `textDocument: {uri}` and `position: {line, character}`. The engine reads up to
 there before anything is asked. Optional: clients that never send it lose that head start alone.
+Parameters of another shape are a log line.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from lsp_server.documents import Position
@@ -15,10 +17,18 @@ if TYPE_CHECKING:
 
 CURSOR_MOVED = "keystate/cursorMoved"
 
+logger = logging.getLogger(__name__)
+
 
 async def cursor_moved(server: Server, params: Any) -> None:
     """Let the engine read ahead to the cursor."""
-    document = server.documents.get(str(params.textDocument.uri))
-    if document is not None:
-        at = Position(int(params.position.line), int(params.position.character))
-        server.prepare_soon(document, document.offset_at(at))
+    match params:
+        case object(
+            textDocument=object(uri=str(uri)),
+            position=object(line=int(line), character=int(character)),
+        ) if line >= 0 and character >= 0:
+            document, position, _ = server.place(uri, Position(line, character))
+            if document is not None:
+                server.prepare_soon(document, document.offset_at(position))
+        case _:
+            logger.warning("%s: parameters of a wrong shape", CURSOR_MOVED)

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 async def did_change(server: Server, params: types.DidChangeTextDocumentParams) -> None:
     """Edit the text; a request on the older text is void, and the engine may read ahead."""
     uri, version = params.text_document.uri, params.text_document.version
-    document = server.documents.change(uri, version, map(_change, params.content_changes))
+    document = server.documents.change(uri, version, map(change_of, params.content_changes))
     if document is not None and params.content_changes:
         server.scheduler.supersede(uri)
         server.prepare_soon(document)
 
 
-def _change(change: types.TextDocumentContentChangeEvent) -> Change:
+def change_of(change: types.TextDocumentContentChangeEvent) -> Change:
+    """A change as the documents take it."""
     if isinstance(change, types.TextDocumentContentChangeWholeDocument):
         return Change(text=change.text)
     start, end = change.range.start, change.range.end

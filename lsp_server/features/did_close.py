@@ -12,9 +12,4 @@ if TYPE_CHECKING:
 
 async def did_close(server: Server, params: types.DidCloseTextDocumentParams) -> None:
     """Forget the document everywhere."""
-    uri = params.text_document.uri
-    server.scheduler.supersede(uri)
-    server.documents.close(uri)
-    suggester = server.loaded_suggester
-    if suggester is not None:
-        suggester.forget(uri)
+    server.drop(params.text_document.uri)

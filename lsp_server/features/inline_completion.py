@@ -1,76 +1,178 @@
-"""`textDocument/inlineCompletion`: what the whole program is for."""
+"""`textDocument/inlineCompletion`: what the whole program is for.
+
+What was typed along a suggestion is answered with its rest, and the engine is not asked; but it
+always is where the user asks. Where the client's completion menu has something selected
+(`selectedCompletionInfo`), the items go on from that, in its range.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 
-from lsp_server.documents import Document, Position
+from lsp_server.documents import Change, Document, Position
+from lsp_server.features.accepted import ACCEPTED
+from lsp_server.filters import reason_off
+from lsp_server.offers import Fate
 from lsp_server.protocol import received_s
 
 if TYPE_CHECKING:
     from lsp_server.server import Server
-    from lsp_server.suggestions import Item, Suggestion
+    from lsp_server.type_through import Kept
+
+# Other items beside the first, for who asks: editors let users step through them.
+N_ALTERNATIVES = 2
+# The counts of an answer that took nothing.
+TYPED = {
+    "prompt_kind": "typed",
+    "stop": "typed",
+    "tokens": {"prompt": 0, "recomputed": 0, "generated": 0},
+    "passes": {"model": 0, "healing": 0},
+    "state_from": "none",
+    "hidden": None,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a suggestion goes: behind `chosen`, which is to replace what is in [start, end)."""
+
+    document: Document
+    start: Position
+    end: Position
+    chosen: str = ""
+    first_line: int = 0
+    """Where the client's text begins, which may be a notebook's cell, in the document."""
 
 
 async def inline_completion(
     server: Server, params: types.InlineCompletionParams
 ) -> types.InlineCompletionList | None:
     """Answer with what fits the document as it stands; `None` once it has moved on."""
-    document = server.documents.get(params.text_document.uri)
+    position = Position(params.position.line, params.position.character)
+    document, position, first_line = server.place(params.text_document.uri, position)
     if document is None:
         return types.InlineCompletionList(items=[])
-    position = Position(params.position.line, params.position.character)
+    place = _place(document, position, first_line, params.context.selected_completion_info)
     invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
-    work = _suggest(server, document, position, invoked)
+    work = _suggest(server, place, invoked)
     return await server.scheduler.newest(document.uri, work)
 
 
+def _place(
+    document: Document,
+    position: Position,
+    first_line: int,
+    selected: types.SelectedCompletionInfo | None,
+) -> Place:
+    """The cursor's place, or that of what a menu has selected for the word at the cursor."""
+    start = end = position
+    chosen = ""
+    if selected is not None:
+        ends = (selected.range.start, selected.range.end)
+        first, last = (Position(at.line + first_line, at.character) for at in ends)
+        if first <= position <= last and first.line == last.line:
+            start, end, chosen = first, last, selected.text
+    return Place(document=document, start=start, end=end, chosen=chosen, first_line=first_line)
+
+
 async def _suggest(
-    server: Server, document: Document, position: Position, invoked: bool
+    server: Server, place: Place, invoked: bool
 ) -> types.InlineCompletionList | None:
+    document, revision = place.document, place.document.revision
+    if not invoked:
+        if reason_off(server.settings, document) is not None:
+            _note(server, document, {"stop": "off"}, None)
+            return types.InlineCompletionList(items=[])
+        rests, fate = _typed_through(server, place)
+        if rests:
+            server.type_through.n_answers += 1
+            _note(server, document, TYPED, {"total": 0.0})
+            return _answer(server, place, rests, fate)
     settings = server.settings
     deadline_ms = settings.invoked_deadline_ms if invoked else settings.deadline_ms
     ends_s = received_s.get() + deadline_ms / 1e3
     suggester = await server.suggester(1e3 * (ends_s - time.monotonic()))
     if suggester is None:
-        _note(server, document, None)
+        _note(server, document, {"stop": "loading"}, None)
         return types.InlineCompletionList(items=[])
+    asked, position = document, place.end
+    start, end = document.offset_at(place.start), document.offset_at(place.end)
+    if place.start != place.end or place.chosen:
+        # As if the user had taken what is selected.
+        asked = document.drafted(Change(text=place.chosen, range=(place.start, place.end)))
+        position = asked.position_at(start + len(place.chosen))
     suggestion = await suggester.suggest(
-        document,
+        asked,
         position,
         explicit=invoked,
         deadline_ms=max(0.0, 1e3 * (ends_s - time.monotonic())),
+        n_alternatives=N_ALTERNATIVES if invoked else 0,
     )
-    _note(server, document, suggestion)
-    if not suggestion.is_wanted:
+    _note(server, document, suggestion.counts, suggestion.timings_ms)
+    if not suggestion.is_wanted or document.revision != revision:
         return None
-    return types.InlineCompletionList(items=[_item(item) for item in suggestion.items])
+    fate = Fate()
+    texts = [item.insert_text for item in suggestion.items]
+    if texts:
+        whole = tuple(place.chosen + text for text in texts)
+        server.type_through.keep(document, start, end, whole, suggestion.completion.kind, fate)
+    return _answer(server, place, texts, fate)
 
 
-def _item(item: Item) -> types.InlineCompletionItem:
-    return types.InlineCompletionItem(
-        insert_text=item.insert_text,
-        range=types.Range(start=types.Position(*item.start), end=types.Position(*item.end)),
-    )
+def _typed_through(server: Server, place: Place) -> tuple[list[str], Any]:
+    """What is left of a suggestion that the user types along, and what became of that so far."""
+    document, suggester = place.document, server.loaded_suggester
+
+    def is_outdated(kept: Kept) -> bool:
+        # What stood in for an answer from the epoch stands in until that can be had.
+        is_makeshift = kept.kind != "epoch"
+        return is_makeshift and suggester is not None and not suggester.is_reading(document)
+
+    start, end = document.offset_at(place.start), document.offset_at(place.end)
+    return server.type_through.rests(document, start, end, place.chosen, is_outdated=is_outdated)
 
 
-def _note(server: Server, document: Document, suggestion: Suggestion | None) -> None:
-    """Keep what the answer took, for `keystate/lastTimings`; None: the engine was not ready."""
+def _answer(
+    server: Server, place: Place, texts: list[str], fate: Fate
+) -> types.InlineCompletionList:
+    """Items that put `texts` behind what is chosen, each with an id of its own."""
+    document = place.document
+    start, end = (document.offset_at(at) for at in (place.start, place.end))
+    replaced = document.slice(start, end)
+    # Past a line's end, the cursor is at its end.
+    ends = (document.position_at(offset) for offset in (start, end))
+    at = types.Range(*(types.Position(one.line - place.first_line, one.character) for one in ends))
+    items = []
+    for text in texts:
+        whole = place.chosen + text
+        n_standing = len(replaced) if whole.startswith(replaced) else 0
+        offer_id = server.offers.add(document, start, whole, n_standing, fate)
+        command = types.Command(title="accepted", command=ACCEPTED, arguments=[offer_id])
+        items.append(types.InlineCompletionItem(insert_text=whole, range=at, command=command))
+    return types.InlineCompletionList(items=items)
+
+
+def _note(
+    server: Server,
+    document: Document,
+    counts: dict[str, Any],
+    timings_ms: dict[str, float] | None,
+) -> None:
+    """Keep what an answer took, for `keystate/lastTimings`; no timings: nobody was asked."""
     since_received_ms = 1e3 * (time.monotonic() - received_s.get())
     answer = {
         "id": server.protocol.msg_id,
         "uri": document.uri,
         "version": document.version,
-        "stop": "loading",
+        **counts,
         "timings_ms": {"total": since_received_ms},
     }
-    if suggestion is not None:
-        timings_ms = dict(suggestion.timings_ms)
+    if timings_ms is not None:
         # Reading the message, and waiting for the loop or for the model to load.
-        timings_ms["receive"] = since_received_ms - timings_ms["total"]
-        timings_ms["total"] = since_received_ms
-        answer |= {**suggestion.counts, "timings_ms": timings_ms}
+        received_ms = since_received_ms - timings_ms["total"]
+        answer["timings_ms"] = {**timings_ms, "receive": received_ms, "total": since_received_ms}
     server.answers.add(answer)

@@ -69,6 +69,7 @@ def run(worlds: tuple[World, ...], tally: Tally, *checks: Check) -> None:
         )
 
 
+@pytest.mark.slow
 def test_every_answer_of_random_editing_is_exact(worlds: tuple[World, ...]) -> None:
     tally = Tally()
     run(worlds, tally, check_exact)

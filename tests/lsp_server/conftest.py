@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-import engine
+import engine as engine_package
+from engine.engine import Engine
+from engine.tokenizer import Tokenizer
 from lsp_server.settings import Settings
 from lsp_server.suggestions import Suggester
 from perf.client import SERVER_COMMAND, Client
+from tests.lsp_server.server_bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-TOKENIZER = Path(engine.__file__).parent / "embedded" / "tokenizer.model"
+TOKENIZER = Path(engine_package.__file__).parent / "embedded" / "tokenizer.model"
 # Generous: a loaded machine must not turn an answer into a deadline.
 OPTIONS = {
     "deadlineMs": 60_000,
@@ -51,6 +54,13 @@ def suggester(model_directory: Path) -> Iterator[Suggester]:
     suggester.close()
 
 
+@pytest.fixture
+def stepped(tiny_model: Callable[..., Any], model_directory: Path) -> Suggester:
+    """A suggester whose engine does nothing by itself."""
+    engine = Engine(tiny_model(vocab_size=8192), Tokenizer.load(model_directory))
+    return Suggester(engine, Settings(max_tokens=8))
+
+
 @pytest.fixture(scope="session")
 def server_command(model_directory: Path) -> tuple[str, ...]:
     return (*SERVER_COMMAND, "--model", str(model_directory))
@@ -63,3 +73,17 @@ async def client(server_command: tuple[str, ...]) -> AsyncIterator[Client]:
         await client.initialize(Path("/workspace"), OPTIONS)
         yield client
         assert await client.shutdown() == 0
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+@pytest_asyncio.fixture
+async def ready_bench(bench: Bench) -> Bench:
+    await bench.initialized()
+    await bench.load()
+    return bench

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lsp_server.suggestions import Suggester
 
-TEXT = "import os\n\n\ndef total(items):\n    result = 0\n    for item in items:\n        re\n"
+TEXT = "import os\n\n\ndef total(items):\n    result = 0\n    for item in items:\n        # \n"
 
 
 def run(*arguments: object) -> Result:

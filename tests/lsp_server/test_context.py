@@ -103,6 +103,36 @@ def test_typing_moves_the_left_edge_only_when_the_window_is_full() -> None:
     assert len(edges) in (3, 4)
 
 
+def test_a_header_is_made_where_the_left_edge_is_chosen_and_kept_while_it_stands() -> None:
+    made: list[tuple[int, str, str]] = []
+
+    def make_header(document: Document, left: int, prefix: str, suffix: str) -> str:
+        made.append((left, prefix, suffix))
+        return f"{len(made)}"
+
+    document = document_of(python_functions(100))
+    offset = 2510
+    limits = WindowLimits(prefix_max_chars=800, suffix_max_chars=200)
+    window = window_at(document, offset, limits, None, make_header)
+    assert made == [(window.prefix_start, window.prefix, window.suffix)]
+    for n in range(300):
+        offset = edit(document, offset, offset, "x\n"[n % 20 == 19])
+        window = window_at(document, offset, limits, window, make_header)
+        assert window.header == "1"
+    # What moves the right edge alone leaves the header as it is.
+    edit(document, offset, document.n_chars, "")
+    window = window_at(document, offset, limits, window, make_header)
+    assert (window.header, window.suffix, len(made)) == ("1", "", 1)
+    edit(document, window.prefix_start - 5, window.prefix_start + 5, "")
+    window = window_at(document, offset - 10, limits, window, make_header)
+    assert (window.header, len(made)) == ("2", 2)
+
+
+def test_without_more_a_header_is_the_files_path() -> None:
+    document = document_of(python_functions(100))
+    assert window_at(document, 2510, LIMITS).header == "# pkg/a.py\n"
+
+
 def test_typing_at_the_end_of_the_document() -> None:
     document = document_of(python_functions(10))
     window = window_at(document, document.n_chars, LIMITS)

@@ -387,3 +387,23 @@ def test_a_change_of_an_unopened_document_is_logged(caplog: pytest.LogCaptureFix
         assert Documents().change("file:///w/a.py", 2, [Change(text="secret")]) is None
     assert "file:///w/a.py" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_draft_leaves_its_document_alone() -> None:
+    document = Document("file:///a.py", "python", 0, "def f():\n    pass\n")
+    assert document.tree is not None
+    document.apply(Change(text="g", range=(Position(0, 4), Position(0, 5))))
+    assert document.tree is not None
+    draft = document.drafted(Change(text="return\n", range=(Position(1, 4), Position(1, 8))))
+    assert (draft.is_draft, document.is_draft) == (True, False)
+    assert draft.text == "def g():\n    return\n\n"
+    assert document.text == "def g():\n    pass\n"
+    assert document.edits_since(0) == draft.edits_since(0)[:1]  # type: ignore[index]
+    assert (document.revision, draft.revision) == (1, 2)
+    for one in (document, draft):
+        fresh = Document("file:///a.py", "python", 0, one.text)
+        assert one.tree is not None
+        assert fresh.tree is not None
+        assert str(one.tree.root_node) == str(fresh.tree.root_node)
+        assert one.tree.root_node.end_byte == fresh.tree.root_node.end_byte
+        assert one.position_at(one.n_chars) == fresh.position_at(fresh.n_chars)

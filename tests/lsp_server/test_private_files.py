@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         ("id_rsa", True),
         ("a/id_rsa.pub", True),
         ("secrets.py", True),
+        ("home/.git-credentials", True),
+        ("vault.KDBX", True),
         ("environment.py", False),
         ("app/models.py", False),
         ("pem.py", False),

@@ -3,181 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
-import time
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 
-from engine.request import Completion
 from lsp_server.documents import Document, Position
-from lsp_server.server import Server
-from lsp_server.settings import Settings
-from lsp_server.stdio import MessageWriter
-from lsp_server.suggestions import Item, Suggestion
+from lsp_server.features.accepted import ACCEPTED
 from perf.client import INVOKED, SERVER_COMMAND, Client, ResponseError
+from tests.lsp_server.server_bench import URI, Bench, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from lsp_server.suggestions import Suggester
 
-URI = "file:///workspace/package/a.py"
-INLINE_COMPLETION = "textDocument/inlineCompletion"
 ONE_SERVER = pytest.mark.asyncio(loop_scope="session")
-
-
-@dataclass
-class FakeSuggester:
-    """Stands in for the engine: answers when it is told to."""
-
-    name = "fake"
-    device = "cpu"
-
-    asked: list[tuple[str, Position, bool, float | None]] = field(default_factory=list)
-    prepared: list[str] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
-    answers: list[asyncio.Future[Suggestion]] = field(default_factory=list)
-    n_cancelled: int = 0
-
-    async def suggest(
-        self, document: Document, position: Position, *, explicit: bool, deadline_ms: float | None
-    ) -> Suggestion:
-        self.asked.append((document.text, position, explicit, deadline_ms))
-        answer: asyncio.Future[Suggestion] = asyncio.get_running_loop().create_future()
-        self.answers.append(answer)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            self.n_cancelled += 1
-            raise
-
-    def prepare(self, document: Document, offset: int) -> None:
-        self.prepared.append(document.slice(0, offset) + "|" + document.slice(offset, 99))
-
-    def forget(self, uri: str) -> None:
-        self.forgotten.append(uri)
-
-
-def suggestion(text: str, stop: str = "line") -> Suggestion:
-    at = Position(0, 0)
-    items = (Item(insert_text=text, start=at, end=at),) if text else ()
-    completion = Completion(text=text, stop=stop)
-    return Suggestion(items=items, completion=completion, timings_ms={"total": 1.0})
-
-
-class Bench:
-    """A server in this process; messages go in and out as bytes."""
-
-    def __init__(self) -> None:
-        self.suggester = FakeSuggester()
-        self.sent = bytearray()
-        # What the loading of the engine comes to.
-        self._loaded: SimpleQueue[FakeSuggester | Exception] = SimpleQueue()
-        self.server = Server({}, lambda: self._load)
-        bench = self
-
-        class Writer(MessageWriter):
-            def __init__(self) -> None:
-                pass
-
-            def write(self, data: bytes) -> None:
-                bench.sent += data
-
-        self.server.protocol.set_writer(Writer())
-        self._ids = itertools.count(1)
-
-    async def settle(self) -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)
-
-    async def load(self, outcome: Exception | None = None) -> None:
-        """End the loading of the engine: well, or with an error."""
-        self._loaded.put(outcome or self.suggester)
-        await self.server.suggester(60_000)
-        await self.settle()
-
-    def close(self) -> None:
-        """Let the loading thread end."""
-        self.server.configure(Settings(), [])
-        self._loaded.put(self.suggester)
-
-    def _load(self, _settings: Settings) -> Any:
-        loaded = self._loaded.get()
-        if isinstance(loaded, Exception):
-            raise loaded
-        return loaded
-
-    def send(self, message: dict[str, Any]) -> None:
-        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
-        self.server.protocol.receive(body, time.monotonic())
-
-    def tell(self, method: str, params: Any) -> None:
-        self.send({"method": method, "params": params})
-
-    def ask(self, method: str, params: Any) -> int:
-        request_id = next(self._ids)
-        self.send({"id": request_id, "method": method, "params": params})
-        return request_id
-
-    def complete(self, line: int = 0, character: int = 0, trigger: int = 2) -> int:
-        return self.ask(
-            INLINE_COMPLETION,
-            {
-                "textDocument": {"uri": URI},
-                "position": {"line": line, "character": character},
-                "context": {"triggerKind": trigger},
-            },
-        )
-
-    def insert(self, text: str, version: int) -> None:
-        at = {"line": 0, "character": 0}
-        change = {"range": {"start": at, "end": at}, "text": text}
-        document = {"uri": URI, "version": version}
-        self.tell("textDocument/didChange", {"textDocument": document, "contentChanges": [change]})
-
-    async def initialized(self, options: object = None) -> None:
-        self.ask("initialize", {"capabilities": {}, "initializationOptions": options})
-        await self.settle()
-        self.tell("initialized", {})
-        document = {"uri": URI, "languageId": "python", "version": 0, "text": "x = 1\n"}
-        self.tell("textDocument/didOpen", {"textDocument": document})
-        await self.settle()
-
-    def messages(self) -> Iterator[dict[str, Any]]:
-        rest = bytes(self.sent)
-        while rest:
-            header, _, rest = rest.partition(b"\r\n\r\n")
-            n_bytes = int(header.split()[1])
-            yield json.loads(rest[:n_bytes])
-            rest = rest[n_bytes:]
-
-    def answers(self, request_id: int) -> list[dict[str, Any]]:
-        """All answers to one request: there must never be two."""
-        return [message for message in self.messages() if message.get("id") == request_id]
-
-    def result(self, request_id: int) -> Any:
-        (answer,) = self.answers(request_id)
-        return answer["result"]
-
-
-@pytest_asyncio.fixture
-async def bench() -> AsyncIterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.close()
-
-
-@pytest_asyncio.fixture
-async def ready_bench(bench: Bench) -> Bench:
-    await bench.initialized()
-    await bench.load()
-    return bench
 
 
 class TestScheduling:
@@ -188,9 +28,10 @@ class TestScheduling:
         await ready_bench.settle()
         ready_bench.suggester.answers[0].set_result(suggestion("23"))
         await ready_bench.settle()
-        at = {"line": 0, "character": 0}
-        item = {"insertText": "23", "range": {"start": at, "end": at}}
-        assert ready_bench.result(request) == {"items": [item]}
+        at = {"line": 0, "character": 5}
+        (item,) = ready_bench.result(request)["items"]
+        assert item.pop("command")["command"] == ACCEPTED
+        assert item == {"insertText": "23", "range": {"start": at, "end": at}}
 
     async def test_automatic_and_invoked_have_their_deadlines(self, ready_bench: Bench) -> None:
         ready_bench.complete(trigger=2)
@@ -407,7 +248,7 @@ class TestProcess:
 
     pytestmark = ONE_SERVER
 
-    TEXT = "import os\n\n\ndef total(items):\n    result = 0\n    for item in items:\n        re\n"
+    TEXT = "import os\n\n\ndef total(items):\n    result = 0\n    for item in items:\n        # \n"
 
     async def expected(self, suggester: Suggester, text: str, at: Position) -> str:
         """What a server without a past would answer."""
@@ -432,11 +273,14 @@ class TestProcess:
         at = {"line": 6, "character": 10}
         item = {"insertText": expected, "range": {"start": at, "end": at}}
         assert expected
-        assert answer.result == {"items": [item]}
-        assert (await client.ask(URI, 6, 10)).result == answer.result
+        # Who asks gets alternatives too.
+        assert answer.result["items"][0].pop("command")["command"] == ACCEPTED
+        assert answer.result["items"][0] == item
+        unasked, *_ = (await client.ask(URI, 6, 10)).result["items"]
+        assert (unasked["insertText"], unasked["range"]) == (expected, item["range"])
 
     async def test_edits_in_utf16_and_crlf(self, client: Client, suggester: Suggester) -> None:
-        text = "# 🎉🎉 é\r\nnames = ['🎉']\r\n\r\ndef f():\r\n    x\r\n"
+        text = "# 🎉🎉 é\r\nnames = ['🎉']\r\n\r\ndef f():\r\n    #\r\n"
         client.open(URI, "python", text)
         client.insert(URI, 0, 7, "!")  # behind both party poppers and the space
         client.change(
@@ -452,7 +296,7 @@ class TestProcess:
             ],
         )
         client.insert(URI, 4, 5, " = ")
-        after = "# 🎉🎉 !é\r\nnames = ['ab🎉']\r\n\r\ndef f():\r\n    x = \r\n"
+        after = "# 🎉🎉 !é\r\nnames = ['ab🎉']\r\n\r\ndef f():\r\n    # = \r\n"
         answer = await client.ask(URI, 4, 8)
         expected = await self.expected(suggester, after, Position(4, 8))
         assert expected
@@ -487,6 +331,9 @@ class TestProcess:
             await client.ask(URI, 60, column + 1)
         timings = await client.last_timings()
         assert len(timings) == 18
+        # What went along a suggestion was not read at all.
+        timings = [timing for timing in timings if timing["prompt_kind"] != "typed"]
+        assert len(timings) > 9
         assert max(timing["tokens"]["recomputed"] for timing in timings) <= 1 + 8
         assert min(timing["tokens"]["prompt"] for timing in timings) > 500
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lsp_server.settings import Settings, read_settings
+from lsp_server.settings import FIELDS, Settings, read_settings
 
 
 @pytest.mark.parametrize("nothing", [None, {}])
@@ -18,7 +18,16 @@ def test_every_setting_is_taken() -> None:
         "deadlineMs": 250,
         "invokedDeadlineMs": 2500.5,
         "maxTokens": 32,
+        "minConfidence": 0.5,
+        "saveStates": False,
+        "enabled": False,
+        "languages": {"markdown": False, "*": True},
+        "exclude": ["**/gen/**", "*.min.js"],
+        "maxFileChars": 10,
+        "speculateOnBattery": True,
+        "statistics": False,
     }
+    assert options.keys() == FIELDS.keys()
     settings, problems = read_settings(options, {})
     assert problems == []
     assert settings == Settings(
@@ -28,14 +37,39 @@ def test_every_setting_is_taken() -> None:
         deadline_ms=250.0,
         invoked_deadline_ms=2500.5,
         max_tokens=32,
+        min_confidence=0.5,
+        save_states=False,
+        enabled=False,
+        languages={"markdown": False, "*": True},
+        exclude=("**/gen/**", "*.min.js"),
+        max_file_chars=10,
+        speculate_on_battery=True,
+        statistics=False,
     )
 
 
 def test_unknown_keys_are_named() -> None:
     settings, problems = read_settings({"maxTokens": 8, "modle": "x", "debounce": 1}, {})
     assert settings == Settings(max_tokens=8)
-    assert len(problems) == 1
-    assert problems[0].startswith("unknown settings: debounce, modle ")
+    assert problems[0] == "unknown setting modle: did you mean model?"
+    assert problems[1].startswith("unknown setting debounce: there are model, device, ")
+    assert len(problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("max_tokens", "maxTokens"),
+        ("MAXTOKENS", "maxTokens"),
+        ("deadline", "deadlineMs"),
+        ("language", "languages"),
+        ("enable", "enabled"),
+        ("minConfidance", "minConfidence"),
+    ],
+)
+def test_the_nearest_name_is_told(key: str, nearest: str) -> None:
+    _, problems = read_settings({key: 1}, {})
+    assert problems == [f"unknown setting {key}: did you mean {nearest}?"]
 
 
 @pytest.mark.parametrize(
@@ -48,9 +82,17 @@ def test_unknown_keys_are_named() -> None:
         ("maxTokens", 8.5, "8.5 is not a int"),
         ("maxTokens", 0, "max_tokens is 0, expected 1"),
         ("maxTokens", None, "None is not a int"),
+        ("minConfidence", 1.5, "min_confidence is 1.5, expected 0 to 1"),
+        ("minConfidence", "high", "'high'"),
         ("threads", 0, "threads is 0, expected 1"),
         ("model", "", "model is empty"),
         ("model", ["x"], "['x'] is not a str"),
+        ("enabled", 1, "1 is not true or false"),
+        ("languages", ["python"], "['python'] is not an object of languages"),
+        ("languages", {"python": "on"}, "is not an object of languages"),
+        ("exclude", "**/gen/**", "'**/gen/**' is not a list of globs"),
+        ("exclude", [1], "[1] is not a list of globs"),
+        ("maxFileChars", -1, "max_file_chars is -1, expected 0 to"),
     ],
 )
 def test_a_bad_value_is_told_and_the_default_kept(key: str, value: object, said: str) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lsp_server.stdio import MessageWriter, read_messages
+from lsp_server.stdio import MessageWriter, framed, read_messages
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,26 @@ def test_read_messages(stream: bytes, bodies: list[bytes]) -> None:
 def test_a_line_without_end_is_skipped_in_bounded_pieces() -> None:
     stream = b"x" * 100_000 + b"\nContent-Length: 1\r\n\r\nx"
     assert list(read_messages(io.BytesIO(stream))) == [b"x"]
+
+
+def test_a_message_that_is_too_long_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lsp_server.stdio.MAX_BODY_BYTES", 100)
+    monkeypatch.setattr("lsp_server.stdio.SKIPPED_BYTES", 7)
+    stream = framed(b"y" * 101) + framed(b"x" * 100)
+    assert list(read_messages(io.BytesIO(stream))) == [b"x" * 100]
+
+
+def test_no_room_is_made_for_what_a_header_promises() -> None:
+    stream = b"Content-Length: %d\r\n\r\nx" % 10**30
+    assert list(read_messages(io.BytesIO(stream))) == []
+
+
+def test_a_connection_that_breaks_is_one_that_ends() -> None:
+    class Breaking(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise ConnectionResetError
+
+    assert list(read_messages(Breaking(framed(b"x")))) == []
 
 
 def test_stray_prints_do_not_reach_stdout() -> None:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from engine.engine import Engine
-from engine.tokenizer import Tokenizer
+from engine.request import Completion
 from lsp_server.documents import Change, Document, Position
-from lsp_server.settings import Settings
 from lsp_server.suggestions import Suggester, Suggestion, usable_device
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio
 
-TEXT = "import os\n\n\ndef total(items):\n    result = 0\n    for item in items:\n        re\n"
+TEXT = "import os\n\n\ndef total(items):\n    result = 0\n    for item in items:\n        # \n"
 END = Position(6, 10)
-
-
-@pytest.fixture
-def stepped(tiny_model: Callable[..., Any], model_directory: Path) -> Suggester:
-    """A suggester whose engine does nothing by itself."""
-    engine = Engine(tiny_model(vocab_size=8192), Tokenizer.load(model_directory))
-    return Suggester(engine, Settings(max_tokens=8))
 
 
 def python(text: str) -> Document:
@@ -121,16 +108,12 @@ async def test_the_model_sees_unix_lines_and_the_document_gets_its_own(
     dos = await run(stepped, ask(stepped, python(TEXT.replace("\n", "\r\n"))))
     assert dos.completion.prompt_ids == unix.completion.prompt_ids
 
-    seen = []
+    async def complete(_request: Any) -> Completion:
+        return Completion(text="turn a\n        b", stop="block")
 
-    def trim(before: str, suggestion: str, after: str, newline: str) -> str:
-        seen.append((before, after, newline))
-        return suggestion + newline
-
-    monkeypatch.setattr("lsp_server.suggestions.trim", trim)
+    monkeypatch.setattr(stepped, "_complete", complete)
     dos = await run(stepped, ask(stepped, python(TEXT.replace("\n", "\r\n"))))
-    assert seen == [("        re", "\r\n", "\r\n")]
-    assert dos.items[0].insert_text.endswith("\r\n")
+    assert dos.items[0].insert_text == "turn a\r\n        b"
 
 
 async def test_forgetting_a_document_drops_its_window(stepped: Suggester) -> None:

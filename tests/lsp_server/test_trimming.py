@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -114,6 +115,42 @@ def test_python_brackets_over_lines() -> None:
     check("    ", "1,\n    2,\n]", "\n]", "1,\n    2,")
 
 
+def test_python_words_of_the_rest() -> None:
+    check("copy(", "a, source, target)", "source, target, mode)", "a, ")
+    check("see ``", "`python", "`python", "")
+    check("x = ", "names + other", "other_names", "names + other")
+    check("x = ", "first_name", "name_of(a)", "first_name")
+
+
+def test_python_inside_a_word() -> None:
+    check("    ret", "urn x", "urn y", "")
+    check("    ret", "urns(x)", "urn y", "")
+    check("fo", "o_", "bar", "o_")
+    check("x = ", "foo(a, b)", "foo(a)", "")
+    check("x = ", "foo_bar + ", "foo", "foo_bar + ")
+
+
+def test_python_what_is_opened_twice() -> None:
+    check('x = "', '"hello"', "", 'hello"')
+    check('    """', '"""Say so."""', "", 'Say so."""')
+    check("f(", "(a, b", ")", "a, b")
+    check("f(", "(a, b", "))", "(a, b")
+    check("f(", "(a, b),", "", "(a, b),")
+    check('x = "a" + "', '"', "", '"')
+    check("see `", "`name``", "", "`name``")
+
+
+def test_python_the_line_below_however_it_was_begun() -> None:
+    check("    re", "turn a", "\n    return a\n", "")
+    check("call(", "name,", "\n    name,\n)", "")
+    check("    ", "a = 1", "\n        a = 1\n", "a = 1")
+    check("x = f(", "a)", "  # a\nx = f(a)\n", "a)")
+
+
+def test_blanks_at_the_ends_of_inner_lines() -> None:
+    check("def f():", "\n    a  \n\t\n    b", "", "\n    a\n\n    b")
+
+
 def test_javascript_braces() -> None:
     check("if (x) {", "\n  a();\n}\nb();", "", "\n  a();\n}")
     check("if (x) {", "\n  a();\n}", "}", "\n  a();\n")
@@ -191,11 +228,15 @@ texts = pieces.map("".join)
 
 
 @given(texts.map(lambda text: text.replace("\n", "")), texts, texts)
-def test_an_answer_starts_the_suggestion_and_ends_clean(
+def test_an_answer_is_a_part_of_the_suggestion_and_ends_clean(
     before: str, suggestion: str, after: str
 ) -> None:
     answer = trim(before, suggestion, after)
-    assert suggestion.startswith(answer.rstrip())
+    # But for what the text before the cursor has already, from the start.
+    clean = re.sub(" +\n", "\n", suggestion)
+    assert clean[:3].find(answer.rstrip()[:1]) >= 0
+    assert answer.rstrip() in clean
+    assert " \n" not in answer
     assert answer == "" or answer.strip()
     if not after.split("\n")[0].strip():
         assert answer == answer.rstrip()

@@ -1,0 +1,96 @@
+"""Which files git ignores: asked of git itself, once a file, off the event loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 5.0
+# Files whose answer is remembered.
+MAX_FILES = 512
+
+
+class IgnoredFiles:
+    """Answers that are there at once: what git has not been heard on yet counts as ignored."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[str, Future[bool]] = OrderedDict()
+        self._thread: ThreadPoolExecutor | None = None
+
+    def is_ignored(self, uri: str) -> bool:
+        """Whether this file must not be read; True also for what is no file on this machine."""
+        answer = self.answer(uri)
+        return not answer.done() or answer.cancelled() or answer.result()
+
+    def answer(self, uri: str) -> Future[bool]:
+        """Git's answer, to be waited for; asked for now unless it was before."""
+        answer = self._answers.get(uri)
+        if answer is None:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="git")
+            answer = self._answers[uri] = self._thread.submit(_is_ignored, uri)
+            while len(self._answers) > MAX_FILES:
+                self._answers.popitem(last=False)
+        return answer
+
+    def forget(self, uri: str) -> None:
+        """Ask again when this file is opened again: what git ignores may have changed."""
+        self._answers.pop(uri, None)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_ignored(uri: str) -> bool:
+    """Ask git; where it cannot tell, a file counts as ignored if it lies in a repository."""
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme != "file":
+            return True
+        path = Path(url2pathname(parts.path))
+        if not path.parent.is_dir():
+            return False
+        return _ask_git(path)
+    except (OSError, ValueError) as error:
+        logger.warning("not used for other files, git cannot tell of it: %s", error)
+        return True
+
+
+def _ask_git(path: Path) -> bool:
+    # A repository's own settings must not make git run anything.
+    command = ("git", "-c", "core.fsmonitor=false", "check-ignore", "--quiet", "--", path.name)
+    # An editor that git started, to write a commit message, hands its repository down.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=path.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return _is_in_a_repository(path)
+    if done.returncode in (0, 1):
+        return done.returncode == 0
+    return _is_in_a_repository(path)
+
+
+def _is_in_a_repository(path: Path) -> bool:
+    return any((folder / ".git").exists() for folder in path.parents)
