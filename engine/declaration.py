@@ -19,11 +19,13 @@ class Declaration:
     """What its makers found out about a model.
 
     languages: LSP's identifiers of those it knows, None for any. min_confidence: the probability,
-    0 to 1, that a suggestion nobody asked for must have to be worth showing.
+    0 to 1, that a suggestion nobody asked for must have to be worth showing. header: whether an
+    outline and definitions from other files, before the window, are worth their tokens.
     """
 
     languages: frozenset[str] | None = None
     min_confidence: float = 0.0
+    header: bool = True
 
     def knows(self, language_id: str) -> bool:
         """Tell whether the model was made for a language."""
@@ -44,12 +46,13 @@ def read_declaration(path: Path) -> Declaration:
         raise _wrong(file, "an object in JSON", str(error)) from error
     if not isinstance(declared, dict):
         raise _wrong(file, "an object in JSON", type(declared).__name__)
-    unknown = sorted(declared.keys() - {"languages", "min_confidence"})
+    unknown = sorted(declared.keys() - {"languages", "min_confidence", "header"})
     if unknown:
-        raise _wrong(file, "languages and min_confidence alone", ", ".join(unknown))
+        raise _wrong(file, "languages, min_confidence and header alone", ", ".join(unknown))
     return Declaration(
         languages=_languages(file, declared.get("languages")),
         min_confidence=_probability(file, declared.get("min_confidence", 0.0)),
+        header=_truth(file, declared.get("header", True)),
     )
 
 
@@ -66,6 +69,12 @@ def _probability(file: Path, value: Any) -> float:
     if not is_number or not 0 <= value <= 1:
         raise _wrong(file, "min_confidence: a number from 0 to 1", repr(value))
     return float(value)
+
+
+def _truth(file: Path, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(file, "header: true or false", repr(value))
+    return value
 
 
 def _wrong(file: Path, expected: str, found: str) -> CheckpointError:

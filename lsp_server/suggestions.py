@@ -32,6 +32,7 @@ from lsp_server.surroundings import ContextSources, Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from engine.declaration import Declaration
     from lsp_server.documents import Document, Position
     from lsp_server.settings import Settings
 
@@ -103,9 +104,9 @@ class Suggester:
     def __init__(
         self, engine: Engine, settings: Settings, context: ContextSources | None = None
     ) -> None:
-        """`context`: which sources are used beside the windows; all of them where left out."""
+        """`context`: what is used beside the windows; where left out, what helps the model."""
         self.engine = engine
-        self.surroundings = Surroundings(context or ContextSources())
+        self.surroundings = Surroundings(context or sources_for(engine.declaration))
         self._next: dict[str, Window] = {}
         """Windows to move on to, read ahead of need."""
         self._fresh: dict[str, str] = {}
@@ -351,6 +352,11 @@ class Suggester:
             return Completion(text="", stop="deadline")
         finally:
             ticket.cancel()
+
+
+def sources_for(declaration: Declaration) -> ContextSources:
+    """All sources but those that a model gains nothing from."""
+    return ContextSources(outline=declaration.header, snippets=declaration.header)
 
 
 def usable_device(name: str) -> str | None:

@@ -164,21 +164,26 @@ async def completed_in(
     return total
 
 
-def suggester_that_shows_all(settings: Settings, without: Iterable[str] = ()) -> Suggester:
+def suggester_that_shows_all(
+    settings: Settings, without: Iterable[str] = (), also: Iterable[str] = ()
+) -> Suggester:
     """The server's own, but that hides nothing for lack of confidence; takes seconds.
 
-    `without` names what context to leave out: see `SOURCES`.
+    `without` names what context to leave out: see `SOURCES`; `also` what to use although the model
+    is said to gain nothing from it.
     """
-    from lsp_server.suggestions import Suggester
+    from lsp_server.suggestions import Suggester, sources_for
     from lsp_server.surroundings import ContextSources, Surroundings
 
     left_out = set(without)
     if left_out - set(SOURCES):
         raise ValueError(f"{sorted(left_out)} to leave out, expected some of {', '.join(SOURCES)}")
     suggester = Suggester.load(replace(settings, min_confidence=0.0))
+    chosen = sources_for(suggester.engine.declaration)
+    added = set(also)
     context = ContextSources(
-        outline="outline" not in left_out,
-        snippets="snippets" not in left_out,
+        outline=(chosen.outline or "outline" in added) and "outline" not in left_out,
+        snippets=(chosen.snippets or "snippets" in added) and "snippets" not in left_out,
         copying=left_out.isdisjoint({"distant-text", "copying"}),
     )
     # The files of a workspace need not lie where git could tell which of them it ignores.

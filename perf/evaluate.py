@@ -96,6 +96,12 @@ def _options(context: click.Context, option: click.Parameter, value: str) -> dic
     "--without", type=click.Choice(SOURCES), multiple=True, help="Leave this context out."
 )
 @click.option(
+    "--also",
+    type=click.Choice(["outline", "snippets"]),
+    multiple=True,
+    help="Use this context although the model is said to gain nothing from it.",
+)
+@click.option(
     "--trace",
     "traces",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -121,6 +127,7 @@ def command(
     automatic: bool,
     workspace: Path | None,
     without: tuple[str, ...],
+    also: tuple[str, ...],
     traces: tuple[Path, ...],
     options: dict[str, Any],
     model: str | None,
@@ -136,7 +143,7 @@ def command(
     open_files = None if workspace is None else OpenFiles(read_sources(workspace))
     console = Console(stderr=True)
     asked = track(cases, description="asking", console=console, disable=not console.is_terminal)
-    suggester = suggester_that_shows_all(settings, without)
+    suggester = suggester_that_shows_all(settings, without, also)
     try:
         threshold = settings.min_confidence
         if threshold is None:
@@ -156,6 +163,7 @@ def command(
             "deadline_ms": deadline_ms,
             "workspace": None if workspace is None else workspace.name,
             "without": sorted(without),
+            "also": sorted(also),
             "options": options,
             "ms_per_case": ms / len(cases),
         }

@@ -27,9 +27,12 @@ def test_the_embedded_model_declares_what_it_knows() -> None:
 
 
 def test_all_of_it(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text('{"languages": ["go", "rust"], "min_confidence": 1}')
+    text = '{"languages": ["go", "rust"], "min_confidence": 1, "header": false}'
+    (tmp_path / FILE).write_text(text)
     declaration = read_declaration(tmp_path)
-    assert declaration == Declaration(languages=frozenset({"go", "rust"}), min_confidence=1.0)
+    assert declaration == Declaration(
+        languages=frozenset({"go", "rust"}), min_confidence=1.0, header=False
+    )
     assert not declaration.knows("python")
 
 
@@ -44,6 +47,7 @@ def test_all_of_it(tmp_path: Path) -> None:
         ('{"min_confidence": 1.5}', "1.5"),
         ('{"min_confidence": true}', "True"),
         ('{"min_confidence": NaN}', "nan"),
+        ('{"header": "no"}', "'no'"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, text: str, said: str) -> None:

@@ -258,6 +258,20 @@ class TestContext:
         assert any("import os" in text for text in seen[""].sources)
         assert seen["distant-text"].sources == seen["copying"].sources == ()
 
+    def test_what_a_model_gains_nothing_from_is_used_on_demand_alone(
+        self, model_directory: Path, tmp_path: Path
+    ) -> None:
+        plain = shutil.copytree(model_directory, tmp_path / "plain")
+        (plain / "keystate.json").write_text('{"header": false}')
+        settings = Settings(model=str(plain), save_states=False)
+        prefix = "import os\n\n\ndef first():\n" + "    x = 1\n" * 400 + "\n\nos."
+        document = case_of("a/c.py", prefix, "name").open("file:///a/c.py")
+        for also, has_outline in ((), False), (("outline",), True):
+            suggester = suggester_that_shows_all(settings, (), also)
+            asked = suggester._request(document, len(prefix), True, None, False, {})
+            assert ("import os" in asked.header) == has_outline
+            suggester.close()
+
     def test_copying_can_be_off(self, model_directory: Path, tmp_path: Path) -> None:
         copying = shutil.copytree(model_directory, tmp_path / "copying")
         CopyWeights(bias=(0.0,) * len(FEATURES), slope=(0.0,) * len(FEATURES)).save(copying)
