@@ -31,6 +31,11 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def with_unix_newlines(text: str) -> str:
+    """Text with the line ends that models are trained on; `trim` puts the document's back."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
 class Position(NamedTuple):
     """LSP's position: 0-based line, UTF-16 units from its start."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
-from lsp_server.documents import Change, Document, Position
+from lsp_server.documents import Change, Document, Position, with_unix_newlines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,35 +42,6 @@ class Place:
         """The document's position for one of the cell's, which is moved back to the cell's end."""
         line, character = self.cell.position_at(self.cell.offset_at(position))
         return Position(self.first_line + line, character)
-
-    def moved_in(self, asked: types.InlineCompletionParams) -> types.InlineCompletionParams:
-        """The request as it would be in the document."""
-
-        def moved(position: types.Position) -> types.Position:
-            return types.Position(*self.position(Position(position.line, position.character)))
-
-        context = asked.context
-        selected = context.selected_completion_info
-        if selected is not None:
-            where = types.Range(moved(selected.range.start), moved(selected.range.end))
-            selected = types.SelectedCompletionInfo(range=where, text=selected.text)
-        return types.InlineCompletionParams(
-            text_document=types.TextDocumentIdentifier(self.document.uri),
-            position=moved(asked.position),
-            context=types.InlineCompletionContext(
-                trigger_kind=context.trigger_kind, selected_completion_info=selected
-            ),
-        )
-
-    def moved_out(self, answer: types.InlineCompletionList) -> types.InlineCompletionList:
-        """The document's answer with the cell's positions."""
-        for item in answer.items:
-            if item.range is not None:
-                item.range = types.Range(*map(self._moved_out, (item.range.start, item.range.end)))
-        return answer
-
-    def _moved_out(self, position: types.Position) -> types.Position:
-        return types.Position(position.line - self.first_line, position.character)
 
 
 class Notebook:
@@ -117,7 +88,11 @@ class Notebook:
         changed = []
         languages = self.languages
         for language in languages:
-            texts = [_unix(text.text) for text in self._code() if text.language_id == language]
+            texts = [
+                with_unix_newlines(text.text)
+                for text in self._code()
+                if text.language_id == language
+            ]
             text, uri = SEPARATOR.join(texts), self.joined_uri(language)
             document = self._documents.get(uri)
             if document is None:
@@ -169,7 +144,3 @@ class Notebooks:
             if cell_uri in notebook.texts:
                 return notebook.place(cell_uri)
         return None
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

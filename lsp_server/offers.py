@@ -8,8 +8,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lsp_server.private_files import statistics_path
 from lsp_server.retention import Retention
-from lsp_server.statistics import Statistics, save_statistics, statistics_path
+from lsp_server.statistics import Statistics, save_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

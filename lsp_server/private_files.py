@@ -43,11 +43,22 @@ def is_secret(path: str) -> bool:
 
 
 def states_folder() -> Path:
-    """Where states outlast the process: the user's cache folder, by the platform's custom."""
+    """Where states outlast the process: in the user's cache folder."""
+    return _user_folder("XDG_CACHE_HOME", ".cache", mac="Caches") / "states"
+
+
+def statistics_path() -> Path:
+    """The user's file of numbers: in the state folder."""
+    folder = _user_folder("XDG_STATE_HOME", ".local/state", mac="Application Support")
+    return folder / "statistics.json"
+
+
+def _user_folder(variable: str, default: str, *, mac: str) -> Path:
+    """One of the user's folders, by the platform's custom."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = Path.home() / "Library" / mac
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "keystate" / "states"
+        base = Path(os.environ.get(variable) or Path.home() / default)
+    return base / "keystate"

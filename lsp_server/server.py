@@ -44,8 +44,8 @@ IDLE_S = 1.0
 MAX_READ_AHEAD = 64
 
 
-def _import() -> Loader:
-    # torch takes seconds to import, which a client that waits for `initialize` must not notice.
+def import_suggester() -> Loader:
+    """Import what loads a model: torch takes seconds, which `initialize` must not wait for."""
     from lsp_server.suggestions import Suggester
 
     return Suggester.load
@@ -57,7 +57,9 @@ class Server(LanguageServer):
     protocol: Protocol
 
     def __init__(
-        self, forced_settings: Mapping[str, Any], import_loader: Callable[[], Loader] = _import
+        self,
+        forced_settings: Mapping[str, Any],
+        import_loader: Callable[[], Loader] = import_suggester,
     ) -> None:
         super().__init__(
             "keystate",

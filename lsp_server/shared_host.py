@@ -19,7 +19,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from lsp_server.server import Server
+from lsp_server.server import Server, import_suggester
 from lsp_server.settings import Settings
 from lsp_server.window_engine import WindowEngine
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from engine.engine import Engine
+    from lsp_server.server import Loader
     from lsp_server.shared_address import HostAddress
     from lsp_server.suggestions import Suggester
 
@@ -53,12 +54,12 @@ class SharedHost:
         address: HostAddress,
         forced_settings: Mapping[str, Any],
         idle_s: float,
-        import_loader: Callable[[], Callable[[Settings], Suggester]] | None = None,
+        import_loader: Callable[[], Loader] = import_suggester,
     ) -> None:
         self._address = address
         self._forced = forced_settings
         self._idle_s = idle_s
-        self._import_loader = import_loader or _import
+        self._import_loader = import_loader
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
@@ -251,10 +252,3 @@ def _log_to(address: HostAddress, level: str) -> None:
     # At INFO it logs whole messages, which are the user's code.
     logging.getLogger("pygls").setLevel(logging.WARNING)
     sys.stdout = sys.stderr
-
-
-def _import() -> Callable[[Settings], Suggester]:
-    # torch takes seconds to import, which a window that waits for `initialize` must not notice.
-    from lsp_server.suggestions import Suggester
-
-    return Suggester.load

@@ -9,11 +9,11 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # What is counted. Characters of accepted text: all of them, those that were looked for after 30
 # seconds and 5 minutes, and those that were found.
@@ -41,17 +41,6 @@ Days = dict[str, dict[str, Counts]]
 """Counts by day (2026-11-22) and language."""
 
 logger = logging.getLogger(__name__)
-
-
-def statistics_path() -> Path:
-    """The user's file of numbers: in the state folder, by the platform's custom."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return base / "keystate" / "statistics.json"
 
 
 class Statistics:

@@ -25,6 +25,7 @@ from lsp_server.context import (
     nearest_window,
     window_at,
 )
+from lsp_server.documents import with_unix_newlines
 from lsp_server.private_files import is_secret, states_folder
 from lsp_server.showing import Shown, is_confident, shown
 from lsp_server.surroundings import ContextSources, Surroundings
@@ -308,9 +309,9 @@ class Suggester:
             document=document.uri,
             header=window.header,
             trunk_header=header_of(document),
-            prefix=_unix(window.prefix),
-            suffix=_unix(window.suffix),
-            sources=tuple(map(_unix, self.surroundings.sources(document, window))),
+            prefix=with_unix_newlines(window.prefix),
+            suffix=with_unix_newlines(window.suffix),
+            sources=tuple(map(with_unix_newlines, self.surroundings.sources(document, window))),
             multiline=multiline_at(document, offset),
             max_tokens=self._settings.max_tokens,
             deadline_ms=deadline_ms,
@@ -385,8 +386,3 @@ def _into(
             loop.call_soon_threadsafe(resolve, completion)
 
     return on_done
-
-
-def _unix(text: str) -> str:
-    """Text with the line ends that models are trained on; `trim` puts the document's back."""
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

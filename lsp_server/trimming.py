@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from lsp_server.documents import with_unix_newlines
 from lsp_server.indentation import reindented
 
 _CLOSER = {"(": ")", "[": "]", "{": "}"}
@@ -41,8 +42,8 @@ def trim(
     following lines as are at hand. Line ends in the answer are `newline`, and levels of
     indentation `indent_unit` (None: as they are), whatever the model wrote.
     """
-    text = _TRAILING_BLANKS.sub("\n", _with_newlines(suggestion))
-    rest, _, below = _with_newlines(after).partition("\n")
+    text = _TRAILING_BLANKS.sub("\n", with_unix_newlines(suggestion))
+    rest, _, below = with_unix_newlines(after).partition("\n")
     rest = rest.rstrip()
     if _restates_word(text, before, rest):
         return ""
@@ -56,10 +57,6 @@ def trim(
     else:
         text = text.rstrip()
     return text.replace("\n", newline) if text.strip() else ""
-
-
-def _with_newlines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _restates_word(text: str, before: str, rest: str) -> bool:

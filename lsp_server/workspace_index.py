@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from lsp_server.context import header_of
 from lsp_server.definitions import definitions_in, line_of_row
-from lsp_server.syntax import line_comment_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -34,7 +34,6 @@ MAX_FILE_CHARS = 200_000
 MAX_READ_CHARS = 100_000
 
 _USE = re.compile(r"(\.|->|::)?\s*\b([^\W\d]\w*)")
-_LINE_BREAKS = re.compile(r"[\r\n]+")
 # Languages whose definitions are used from one another.
 _FAMILIES = {
     "javascriptreact": "javascript",
@@ -61,7 +60,7 @@ class _File:
     # Not to keep the text of one that was closed.
     document: weakref.ref[Document]
     revision: int
-    path: str
+    title: str
     family: str
     meanings: dict[str, _Meaning]
     n_chars: int
@@ -138,8 +137,7 @@ class WorkspaceIndex:
             if 0 < len(meanings) <= MAX_MEANINGS:
                 ranked.append((len(meanings), -last_use, meanings))
         ranked.sort(key=lambda item: item[:2])
-        comment = line_comment_of(document.language_id)
-        return _fitting([pair for *_, pairs in ranked for pair in pairs], comment)
+        return _fitting([pair for *_, pairs in ranked for pair in pairs])
 
 
 def _read(document: Document) -> _File:
@@ -168,7 +166,7 @@ def _read(document: Document) -> _File:
         uri=document.uri,
         document=weakref.ref(document),
         revision=document.revision,
-        path=_LINE_BREAKS.sub(" ", document.path),
+        title=header_of(document),
         family=_family_of(document.language_id),
         meanings=meanings,
         n_chars=n_chars,
@@ -189,7 +187,7 @@ def _uses(prefix: str) -> dict[str, tuple[int, bool]]:
     return uses
 
 
-def _fitting(found: list[tuple[_File, Lines]], comment: str) -> str:
+def _fitting(found: list[tuple[_File, Lines]]) -> str:
     """As many of these as there is room for, those of one file together in the file's order."""
     chosen: dict[str, tuple[_File, dict[int, str], int]] = {}
     left = MAX_SNIPPET_CHARS
@@ -201,19 +199,14 @@ def _fitting(found: list[tuple[_File, Lines]], comment: str) -> str:
             known = (file, {}, 0)
         _, rows, n_taken = known
         new = {row: line for row, line in lines if row not in rows}
-        size = sum(map(len, new.values())) + (0 if n_taken else len(_title(file, comment)))
+        size = sum(map(len, new.values())) + (0 if n_taken else len(file.title))
         if size > left or n_taken == MAX_PER_FILE:
             continue
         left -= size
         chosen[file.uri] = (file, rows | new, n_taken + 1)
     return "".join(
-        _title(file, comment) + "".join(rows[row] for row in sorted(rows))
-        for file, rows, _ in chosen.values()
+        file.title + "".join(rows[row] for row in sorted(rows)) for file, rows, _ in chosen.values()
     )
-
-
-def _title(file: _File, comment: str) -> str:
-    return f"{comment} {file.path}\n"
 
 
 def _family_of(language_id: str) -> str:

@@ -15,7 +15,7 @@ from perf.quality import Row, copied, judge
 from perf.trace_format import read_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from pathlib import Path
 
     from engine.decode import Decoder
@@ -58,9 +58,21 @@ async def evaluate(
     The suggester's `min_confidence` must be 0: what a threshold hides is told from the rows.
     Raises ValueError where an answer fails.
     """
-    way = way or Way()
+    answers = suggestions_at(cases, suggester, way or Way(), open_files)
+    return [_row(case, document, suggestion) async for case, document, suggestion in answers]
+
+
+async def suggestions_at(
+    cases: Iterable[Case],
+    suggester: Suggester,
+    way: Way,
+    open_files: OpenFiles | None = None,
+) -> AsyncIterator[tuple[Case, Document, Suggestion]]:
+    """Ask at each case's cursor, each document forgotten before the next.
+
+    Raises ValueError where an answer fails.
+    """
     answer_from(suggester, way.prompt_kind)
-    rows = []
     for number, case in enumerate(cases):
         document = case.open(f"file:///case-{number}/{case.path}")
         others = open_files.beside(case.path) if open_files is not None else []
@@ -77,8 +89,7 @@ async def evaluate(
         suggester.forget(document.uri)
         if suggestion.completion.stop == "error":
             raise ValueError(f"case {number + 1} failed; the log above says why")
-        rows.append(_row(case, document, suggestion))
-    return rows
+        yield case, document, suggestion
 
 
 def answer_from(suggester: Suggester, prompt_kind: str) -> None:

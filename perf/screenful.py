@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lsp_server.settings import Settings
-from perf.case_answers import answer_from, shown_text, suggester_that_shows_all
+from perf.case_answers import Way, shown_text, suggester_that_shows_all, suggestions_at
 from perf.cases import uniform_cases
 from perf.source_files import half_of, read_sources
 
@@ -30,18 +30,8 @@ async def asked(
     cases: Sequence[Case], suggester: Suggester, threshold: float
 ) -> list[tuple[Case, str]]:
     """Give the cases in which something is shown, each with the first line of it."""
-    answer_from(suggester, "epoch")
     shown = []
-    for number, case in enumerate(cases):
-        document = case.open(f"file:///{number}/{case.path}")
-        suggester.documents = [document]
-        suggestion = await suggester.suggest(
-            document,
-            document.position_at(len(case.prefix)),
-            explicit=False,
-            deadline_ms=None,
-        )
-        suggester.forget(document.uri)
+    async for case, _, suggestion in suggestions_at(cases, suggester, Way(explicit=False)):
         text = shown_text(suggestion, threshold).partition("\n")[0]
         if text:
             shown.append((case, text))

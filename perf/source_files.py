@@ -36,7 +36,7 @@ def read_sources(source: Path) -> list[SourceFile]:
         text = _as_source(source.read_bytes())
         return [] if text is None else [SourceFile(path=source.name, text=text)]
     found = []
-    for path in _source_paths(source):
+    for path in source_paths(source):
         text = _as_source(path.read_bytes())
         if text is not None:
             found.append(SourceFile(path=path.relative_to(source).as_posix(), text=text))
@@ -63,7 +63,8 @@ def half_of(path: str) -> str:
     return "calibration" if is_even else "results"
 
 
-def _source_paths(directory: Path) -> Iterator[Path]:
+def source_paths(directory: Path) -> Iterator[Path]:
+    """The files below a directory that may be source somebody typed, in a fixed order."""
     for root, directories, names in os.walk(directory):
         directories[:] = sorted(
             name

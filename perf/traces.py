@@ -6,7 +6,6 @@ changed; with `--generate` it takes parts out of random files and has them writt
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import subprocess
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from lsp_server.syntax import language_id_of
+from perf.source_files import MAX_FILE_BYTES, source_paths
 from perf.trace_format import write_trace
 from perf.typing_model import type_changes
 from perf.unwriting import MIN_LINES, n_filled_lines, unwritten
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from perf.trace_format import Trace
     from perf.typed_run import Habits
 
-# What is larger was not written by hand.
-MAX_FILE_BYTES = 300_000
 _MODIFIED = re.compile(rb":\d+ \d+ ([0-9a-f]+) ([0-9a-f]+) M\0([^\0]+)\0")
-_SKIPPED_DIRECTORIES = frozenset({"node_modules", "__pycache__", "build", "dist", "target"})
 
 
 class Modified(NamedTuple):
@@ -83,7 +80,7 @@ def generated_traces(
 ) -> Iterator[Trace]:
     """Made-up traces of a source tree's files, without end; none for a tree without sources."""
     sources = [
-        (path, text) for path in _source_files(directory) if (text := _as_source(path.read_bytes()))
+        (path, text) for path in source_paths(directory) if (text := _as_source(path.read_bytes()))
     ]
     sources = [(path, text) for path, text in sources if n_filled_lines(text) >= MIN_LINES]
     for number in count() if sources else ():
@@ -136,19 +133,6 @@ def _modified_files(repository: Path) -> Iterator[Modified]:
 def _git(repository: Path, *arguments: str) -> bytes:
     command = ["git", "-C", str(repository), *arguments]
     return subprocess.run(command, check=True, capture_output=True).stdout
-
-
-def _source_files(directory: Path) -> Iterator[Path]:
-    for root, directories, names in os.walk(directory):
-        directories[:] = sorted(
-            name
-            for name in directories
-            if not name.startswith(".") and name not in _SKIPPED_DIRECTORIES
-        )
-        for name in sorted(names):
-            path = Path(root, name)
-            if language_id_of(name) != "plaintext" and path.stat().st_size <= MAX_FILE_BYTES:
-                yield path
 
 
 def _as_source(content: bytes) -> str | None:

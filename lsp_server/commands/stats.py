@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lsp_server.commands.options import json_option
-from lsp_server.statistics import NAMES, load_statistics, statistics_path, totals
+from lsp_server.private_files import statistics_path
+from lsp_server.statistics import NAMES, load_statistics, totals
 
 if TYPE_CHECKING:
     from lsp_server.statistics import Counts, Days

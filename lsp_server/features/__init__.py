@@ -28,7 +28,7 @@ from lsp_server.features.did_show_completion import DID_SHOW, did_show_completio
 from lsp_server.features.exit import exit_
 from lsp_server.features.initialize import initialize
 from lsp_server.features.initialized import initialized
-from lsp_server.features.inline_completion_here import inline_completion_here
+from lsp_server.features.inline_completion import inline_completion
 from lsp_server.features.last_timings import LAST_TIMINGS, last_timings
 from lsp_server.features.shutdown import shutdown
 from lsp_server.features.status import status
@@ -56,7 +56,7 @@ FEATURES: dict[str, Handler] = {
     types.NOTEBOOK_DOCUMENT_DID_CLOSE: did_close_notebook,
     types.WORKSPACE_DID_CHANGE_CONFIGURATION: did_change_configuration,
     types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS: did_change_workspace_folders,
-    types.TEXT_DOCUMENT_INLINE_COMPLETION: inline_completion_here,
+    types.TEXT_DOCUMENT_INLINE_COMPLETION: inline_completion,
     DID_SHOW: did_show_completion,
     DID_PARTIALLY_ACCEPT: did_partially_accept_completion,
     CURSOR_MOVED: cursor_moved,

@@ -52,28 +52,32 @@ async def inline_completion(
     server: Server, params: types.InlineCompletionParams
 ) -> types.InlineCompletionList | None:
     """Answer with what fits the document as it stands; `None` once it has moved on."""
-    position = Position(params.position.line, params.position.character)
-    document, position, first_line = server.place(params.text_document.uri, position)
-    if document is None:
-        return types.InlineCompletionList(items=[])
-    place = _place(document, position, first_line, params.context.selected_completion_info)
+    place = _place(server, params)
     invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+    if place is None or (not invoked and reason_off(server.settings, place.document) is not None):
+        return types.InlineCompletionList(items=[])
     work = _suggest(server, place, invoked)
-    return await server.scheduler.newest(document.uri, work)
+    return await server.scheduler.newest(place.document.uri, work)
 
 
-def _place(
-    document: Document,
-    position: Position,
-    first_line: int,
-    selected: types.SelectedCompletionInfo | None,
-) -> Place:
-    """The cursor's place, or that of what a menu has selected for the word at the cursor."""
+def _place(server: Server, params: types.InlineCompletionParams) -> Place | None:
+    """The cursor's place, or that of what a menu has selected for the word at the cursor.
+
+    None for a document that is not open.
+    """
+
+    def moved(at: types.Position) -> tuple[Document | None, Position, int]:
+        return server.place(params.text_document.uri, Position(at.line, at.character))
+
+    document, position, first_line = moved(params.position)
+    if document is None:
+        return None
     start = end = position
     chosen = ""
+    selected = params.context.selected_completion_info
     if selected is not None:
-        ends = (selected.range.start, selected.range.end)
-        first, last = (Position(at.line + first_line, at.character) for at in ends)
+        _, first, _ = moved(selected.range.start)
+        _, last, _ = moved(selected.range.end)
         if first <= position <= last and first.line == last.line:
             start, end, chosen = first, last, selected.text
     return Place(document=document, start=start, end=end, chosen=chosen, first_line=first_line)
@@ -84,9 +88,6 @@ async def _suggest(
 ) -> types.InlineCompletionList | None:
     document, revision = place.document, place.document.revision
     if not invoked:
-        if reason_off(server.settings, document) is not None:
-            _note(server, document, {"stop": "off"}, None)
-            return types.InlineCompletionList(items=[])
         rests, fate = _typed_through(server, place)
         if rests:
             server.type_through.n_answers += 1

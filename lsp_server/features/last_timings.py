@@ -4,18 +4,17 @@ No parameters. The result is a list, oldest first, of the answers to `textDocume
 since this was last asked, the newest 256 at most; each an object with
 
 - `id`: the request's JSON-RPC id; `uri` and `version` of the document;
-- `stop`: why the suggestion ended, "loading" where the model was not loaded in time, "off" where
-  nothing is to be suggested unasked, "typed" (like `prompt_kind`) where it is the rest of one that
-  was there before and the engine was not asked;
+- `stop`: why the suggestion ended, "loading" where the model was not loaded in time, "typed" (like
+  `prompt_kind`) where it is the rest of one that was there before and the engine was not asked;
 - `timings_ms`: {stage: ms}. In order: `receive`, `parse`, `context`, the engine's own stages,
   `handover` between threads, `trim`; `total` from the message read to the answer made; `serialize`
   comes after it;
-- but for "loading" and "off", `prompt_kind`, `tokens`, `passes`, `state_from` and `hidden` as
+- but for "loading", `prompt_kind`, `tokens`, `passes`, `state_from` and `hidden` as
   `keystate complete --json` has them; `hidden` is why nothing is shown of what there was:
   "language", "confidence", "repeat" or "syntax".
 
-Superseded and cancelled requests are left out. A request that is never asked for costs one small
-object.
+Superseded and cancelled requests are left out, and those where suggestions are switched off. A
+request that is never asked for costs one small object.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from lsp_server.features.accepted import ACCEPTED
 from lsp_server.features.did_partially_accept_completion import DID_PARTIALLY_ACCEPT
 from lsp_server.features.did_show_completion import DID_SHOW
 from lsp_server.offers import MAX_OFFERS, SAVE_S
+from lsp_server.private_files import statistics_path
 from lsp_server.settings import Settings
-from lsp_server.statistics import load_statistics, statistics_path
+from lsp_server.statistics import load_statistics
 from tests.lsp_server.server_bench import URI, Bench, suggestion
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from lsp_server.cli import main
+from lsp_server.private_files import statistics_path
 from lsp_server.statistics import (
     MAX_DAYS,
     MAX_LANGUAGES,
@@ -20,7 +21,6 @@ from lsp_server.statistics import (
     Statistics,
     load_statistics,
     save_statistics,
-    statistics_path,
     totals,
 )
 

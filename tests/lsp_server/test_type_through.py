@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from engine import epochs
 from engine.engine import Engine
 from engine.request import Completion
+from lsp_server import type_through
 from lsp_server.documents import Change, Document, Position
 from lsp_server.settings import Settings
 from lsp_server.suggestions import Item, Suggester, Suggestion
@@ -17,6 +19,11 @@ from tests.lsp_server.server_bench import URI, Bench
 
 TIMEOUT_S = 60
 SHOWN = "tal(items, start=0)"
+
+
+def test_the_engine_and_the_server_agree_what_editors_insert() -> None:
+    """Written twice: the server does not import the engine, which takes seconds."""
+    assert type_through.CLOSERS == epochs.CLOSERS
 
 
 def marked(text: str) -> tuple[str, int]:
