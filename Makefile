@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo nvim test test-slow editors lint format vscode clean
+.PHONY: demo nvim test test-slow perf editors lint format vscode clean
 
 demo: $(VENV)/installed
 	$(BIN)/keystate demo
@@ -18,6 +18,11 @@ test: $(VENV)/installed-test
 # What takes minutes: 2,000 steps of random editing, real processes side by side.
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -m "slow and not editors"
+
+# What the shipped traces cost, as ratios to the last result on this kind of machine; two minutes.
+# More tokens or passes than then are an error, times are not.
+perf: $(VENV)/installed
+	$(BIN)/python -m perf.profile_check
 
 # Real editors, on Debian with Node 20.19 or newer: fetched into .cache/editors the first time.
 # VS Code's wants root for the browser's packages.

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from engine.hub import fetch
 from engine.layout import (
-    HUGGING_FACE,
-    MISTRAL,
     Layout,
     find_layout,
     module_name,
@@ -21,7 +20,10 @@ from engine.layout import (
     weight_files,
 )
 from engine.mamba2 import Mamba2
+from engine.quantized import Quantization, QuantizedLinear
 from engine.safetensors_header import (
+    DTYPES,
+    NOT_QUANTIZED,
     CheckpointError,
     StoredTensor,
     check_complete,
@@ -30,7 +32,9 @@ from engine.safetensors_header import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import Tensor
 
     from engine.config import Mamba2Config
 
@@ -44,8 +48,8 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 class Checkpoint:
     """A checkpoint's headers, checked against its config.
 
-    `tensors` has exactly the module's parameters; `tied_head` is the second copy of tied
-    embeddings that some tools write.
+    `tensors` has exactly the module's parameters and buffers; `tied_head` is the second copy of
+    tied embeddings that some tools write.
     """
 
     layout: Layout
@@ -55,39 +59,47 @@ class Checkpoint:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What to run in: bfloat16 if the embedding is, else float32 (float16's range is short)."""
-        stored = self.tensors["backbone.embeddings.weight"].dtype
+        """What to run in: bfloat16 if the weights are, else float32 (float16's range is short)."""
+        stored = self.tensors["backbone.norm_f.weight"].dtype
         return torch.bfloat16 if stored == torch.bfloat16 else torch.float32
 
 
 def load_model(
-    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    *,
+    quantize: Quantization | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Mamba2:
     """Load the checkpoint in directory `path` for inference.
 
     `dtype` is the weights' (None: bfloat16 if stored so, else float32); the recurrence's own
-    parameters stay float32. The files are memory-mapped and copied tensor by tensor, so no second
-    copy of the weights is ever held. Raises CheckpointError.
+    parameters stay float32. With `quantize` the projections and the head are quantized on the
+    device as they come. The files are memory-mapped and copied tensor by tensor, so no second copy
+    of the weights is ever held. `on_progress` is told the share that is done, 0 to 1. Raises
+    CheckpointError, for a checkpoint that is already quantized in another way too.
     """
     checkpoint = read_checkpoint(path)
-    model = Mamba2(checkpoint.config, device="meta", dtype=dtype or checkpoint.dtype)
-    targets = dict(model.named_parameters())
-    by_file: dict[Path, list[str]] = {}
-    for name, stored in checkpoint.tensors.items():
-        by_file.setdefault(stored.file, []).append(name)
-    weights = {}
-    for file, names in by_file.items():
-        check_complete(file, [checkpoint.tensors[name] for name in names])
-        try:
-            with safe_open(file, framework="pt", device="cpu") as opened:
-                for name in names:
-                    tensor = opened.get_tensor(checkpoint.tensors[name].name)
-                    # Copied: a view of the mapping would fault if the file were overwritten.
-                    weights[name] = tensor.to(device, targets[name].dtype, copy=True)
-        except SafetensorError as error:
-            raise unreadable(file, str(error)) from error
+    config = _quantized_config(path, checkpoint, quantize)
+    model = Mamba2(config, device="meta", dtype=dtype or checkpoint.dtype)
+    targets = model.state_dict()
+    weights: dict[str, Tensor] = {}
+    n_done, n_weights = 0, sum(math.prod(stored.shape) for stored in checkpoint.tensors.values())
+    for name, tensor in _read_tensors(checkpoint):
+        if name in targets:
+            # Copied: a view of the mapping would fault if the file were overwritten.
+            weights[name] = tensor.to(device, targets[name].dtype, copy=True)
+        else:
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            assert isinstance(layer, QuantizedLinear), "names were checked"
+            stored = checkpoint.tensors[name]
+            weights |= _quantized(layer.kind, name, tensor.to(device), stored)
+        n_done += tensor.numel()
+        if on_progress is not None:
+            on_progress(n_done / n_weights)
     if checkpoint.tied_head:
-        _check_tied(checkpoint.tied_head, weights["backbone.embeddings.weight"])
+        _check_tied(checkpoint.tied_head, checkpoint.tensors["backbone.embeddings.weight"])
     model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_(False).eval()
 
@@ -98,6 +110,7 @@ def inspect(path: Path) -> dict[str, Any]:
     The answer can be written as JSON; an infinite dt_limit is null. Raises CheckpointError.
     """
     checkpoint = read_checkpoint(path)
+    plain = Mamba2(replace(checkpoint.config, quantization=None), device="meta")
     config = asdict(checkpoint.config)
     config["dt_limit"] = [bound if math.isfinite(bound) else None for bound in config["dt_limit"]]
     states = checkpoint.config.layer_states(checkpoint.dtype)
@@ -107,7 +120,7 @@ def inspect(path: Path) -> dict[str, Any]:
     }
     return {
         "family": "mamba2",
-        "parameters": sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values()),
+        "parameters": sum(parameter.numel() for parameter in plain.parameters()),
         "config": config,
         "state_bytes": {**state_bytes, "total": sum(state_bytes.values())},
         "layout": checkpoint.layout.name,
@@ -115,10 +128,12 @@ def inspect(path: Path) -> dict[str, Any]:
     }
 
 
-def resolve_model(name_or_path: str | None) -> Path:
+def resolve_model(
+    name_or_path: str | None, on_progress: Callable[[float], None] | None = None
+) -> Path:
     """Give the directory of a model: None is the embedded one, else a directory or a hub id.
 
-    A hub id is fetched, safetensors, JSON and tokenizer files only. Raises CheckpointError.
+    A hub id is fetched, which `on_progress` is told of: see `hub.fetch`. Raises CheckpointError.
     """
     if name_or_path is None:
         return EMBEDDED
@@ -136,7 +151,7 @@ def resolve_model(name_or_path: str | None) -> Path:
             found="neither",
             remedy="Check the spelling of the path.",
         )
-    return _fetch(name_or_path)
+    return fetch(name_or_path, on_progress)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -160,12 +175,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
                     remedy="Remove the files that belong to another checkpoint.",
                 )
             stored[name] = tensor
-    parameters = Mamba2(config, device="meta").named_parameters()
-    expected = {name: tuple(parameter.shape) for name, parameter in parameters}
-    tied_head = stored.pop("lm_head.weight", None) if config.tie_embeddings else None
+    state = Mamba2(config, device="meta").state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    may_have_copy = config.tie_embeddings and config.quantization is None
+    tied_head = stored.pop("lm_head.weight", None) if may_have_copy else None
     _check_names(path, files, layout, expected, stored)
     for name, tensor in stored.items():
         _check_shape(tensor, expected[name], layout)
+        _check_dtype(tensor, state[name].dtype)
     if tied_head:
         _check_shape(tied_head, expected["backbone.embeddings.weight"], layout)
     return Checkpoint(layout=layout, config=config, tensors=stored, tied_head=tied_head)
@@ -213,10 +230,86 @@ def _check_shape(tensor: StoredTensor, expected: tuple[int, ...], layout: Layout
         )
 
 
-def _check_tied(head: StoredTensor, embeddings: torch.Tensor) -> None:
+def _check_dtype(tensor: StoredTensor, expected: torch.dtype) -> None:
+    # Any float dtype is converted to what the model runs in.
+    both = (tensor.dtype, expected)
+    if tensor.dtype != expected and not all(dtype.is_floating_point for dtype in both):
+        found, wanted = (next(n for n, dtype in DTYPES.items() if dtype == one) for one in both)
+        raise CheckpointError(
+            tensor.file,
+            tensor=tensor.name,
+            expected="floating point numbers" if expected.is_floating_point else wanted,
+            found=found,
+            remedy=NOT_QUANTIZED,
+        )
+
+
+def _quantized_config(
+    path: Path, checkpoint: Checkpoint, quantize: Quantization | None
+) -> Mamba2Config:
+    """Give the config of the model to be made."""
+    stored = checkpoint.config.quantization
+    if quantize is None or quantize == stored:
+        return checkpoint.config
+    if stored is not None:
+        raise CheckpointError(
+            path,
+            expected=f"weights to quantize to {quantize.name}",
+            found=f"weights that are {stored.name} already",
+            remedy="Use the checkpoint that it was quantized from, or do not quantize it again.",
+        )
+    try:
+        return replace(checkpoint.config, quantization=quantize)
+    except ValueError as error:
+        raise CheckpointError(
+            path,
+            expected=f"a model that can be quantized to {quantize.name}",
+            found=f"one that cannot: {error}",
+            remedy="The original weights can be used as they are.",
+        ) from error
+
+
+def _quantized(
+    kind: Quantization, name: str, weight: Tensor, stored: StoredTensor
+) -> dict[str, Tensor]:
+    """Give the buffers of a layer by their names, from its weight's name and value."""
+    try:
+        made = kind.apply(weight)
+    except ValueError as error:
+        raise CheckpointError(
+            stored.file,
+            tensor=stored.name,
+            expected=f"weights that can be quantized to {kind.name}",
+            found=f"some that cannot: {error}",
+            remedy="Fetch the file again, or use it without quantizing.",
+        ) from error
+    stem = name.removesuffix("weight")
+    return {stem + part: tensor for part, tensor in made.tensors.items()}
+
+
+def _read_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    """Yield the module's names with views of the files, file by file."""
+    by_file: dict[Path, list[str]] = {}
+    for name, stored in checkpoint.tensors.items():
+        by_file.setdefault(stored.file, []).append(name)
+    for file, names in by_file.items():
+        check_complete(file, [checkpoint.tensors[name] for name in names])
+        try:
+            with safe_open(file, framework="pt", device="cpu") as opened:
+                for name in names:
+                    yield name, opened.get_tensor(checkpoint.tensors[name].name)
+        except SafetensorError as error:
+            raise unreadable(file, str(error)) from error
+
+
+def _check_tied(head: StoredTensor, embeddings: StoredTensor) -> None:
     check_complete(head.file, [head])
-    with safe_open(head.file, framework="pt", device="cpu") as opened:
-        same = torch.equal(opened.get_tensor(head.name).to(embeddings), embeddings)
+    with (
+        safe_open(head.file, framework="pt", device="cpu") as of_head,
+        safe_open(embeddings.file, framework="pt", device="cpu") as of_embeddings,
+    ):
+        stored = of_embeddings.get_tensor(embeddings.name)
+        same = torch.equal(of_head.get_tensor(head.name).to(stored), stored)
     if not same:
         raise CheckpointError(
             head.file,
@@ -225,25 +318,3 @@ def _check_tied(head: StoredTensor, embeddings: torch.Tensor) -> None:
             found="other values",
             remedy="Use the config that belongs to the weights: its embeddings are not tied.",
         )
-
-
-def _fetch(hub_id: str) -> Path:
-    # Imported here: loading a directory needs no network code.
-    import huggingface_hub
-
-    patterns = ["*.json", "tokenizer*", f"{HUGGING_FACE.stem}*.safetensors"]
-    try:
-        path = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
-        # Only now, because a repository with both layouts would send everything twice.
-        if not any(path.glob(f"{HUGGING_FACE.stem}*.safetensors")):
-            patterns = [f"{MISTRAL.stem}*.safetensors"]
-            path = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            hub_id,
-            expected="a directory, or a model that the hub has or the local cache holds",
-            found=f"{type(error).__name__}: {reason}",
-            remedy="Check the spelling and the network, or name a directory.",
-        ) from error
-    return path

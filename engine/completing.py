@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -110,7 +111,8 @@ class Completer:
         decoder = self.decoder
         stack = ExitStack()
         try:
-            reading = decoder.read(prompt.ids, prompt.owner, cost, stack)
+            looked_up = partial(lap, "lookup")
+            reading = decoder.read(prompt.ids, prompt.owner, cost, stack, looked_up)
             checkpoint = yield from timed(reading, "prefill")
             if only_read:
                 return answer("limit", "")

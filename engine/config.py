@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from engine.quantized import Quantization
+
 log = getLogger(__name__)
 
 # Keys of config.json that shape the model, and the value that Hugging Face's Mamba2Config
@@ -28,6 +30,7 @@ HUGGING_FACE_DEFAULTS: Mapping[str, Any] = {
     "time_step_limit": (0.0, math.inf),
     "residual_in_fp32": True,
     "hidden_act": "silu",
+    "quantization_config": None,
 }
 HUGGING_FACE_REQUIRED = ("hidden_size", "num_hidden_layers", "vocab_size")
 
@@ -73,8 +76,9 @@ class Mamba2Config:
     """Sizes and switches of a Mamba-2 language model, in the vocabulary of the Mamba-2 paper.
 
     `in_proj` yields d_in_proj rows in the order z | x | B | C | dt. `chunk_size` is how many
-    tokens the prefill scans at once; it changes speed, not results. Raises ValueError with the
-    offending value where the sizes do not fit together.
+    tokens the prefill scans at once; it changes speed, not results. With `quantization` the
+    projections and the head are so. Raises ValueError with the offending value where the sizes do
+    not fit together.
     """
 
     d_model: int
@@ -92,6 +96,7 @@ class Mamba2Config:
     proj_bias: bool = False
     dt_limit: tuple[float, float] = (0.0, math.inf)
     residual_in_fp32: bool = True
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -112,6 +117,9 @@ class Mamba2Config:
             raise ValueError(
                 f"ngroups is {self.ngroups}, expected a divisor of the {self.nheads} heads"
             )
+        if self.quantization is not None:
+            self.quantization.check_width("d_model", self.d_model)
+            self.quantization.check_width("d_inner", self.d_inner)
 
     @property
     def d_inner(self) -> int:
@@ -178,6 +186,7 @@ class Mamba2Config:
             proj_bias=values["use_bias"],
             dt_limit=_read_dt_limit(values["time_step_limit"]),
             residual_in_fp32=values["residual_in_fp32"],
+            quantization=_read_quantization(values["quantization_config"]),
         )
         if read.nheads != values["num_heads"]:
             raise ValueError(
@@ -243,7 +252,13 @@ class Mamba2Config:
         }
         if self.dt_limit != HUGGING_FACE_DEFAULTS["time_step_limit"]:
             config["time_step_limit"] = list(self.dt_limit)
+        if self.quantization is not None:
+            config["quantization_config"] = self.quantization.to_config()
         return config
+
+
+def _read_quantization(value: Any) -> Quantization | None:
+    return None if value is None else Quantization.from_config(value)
 
 
 def _read_dt_limit(value: Any) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.checkpoint import CheckpointError
+from engine.sending import send
 from engine.tokenizer import normal_form
 
 if TYPE_CHECKING:
@@ -172,10 +173,12 @@ class Copier:
         """
         if self.weights is None or not candidates:
             return log_probs
-        ids = torch.tensor([c.token_id for c in candidates], device=log_probs.device)
+        ids = send([c.token_id for c in candidates], log_probs.device, torch.long)
         features = torch.tensor([c.features for c in candidates], dtype=torch.float64)
         bias, slope = (
-            (features @ torch.tensor(side, dtype=torch.float64)).to(log_probs.device)
+            send(
+                features @ torch.tensor(side, dtype=torch.float64), log_probs.device, torch.float64
+            )
             for side in (self.weights.bias, self.weights.slope)
         )
         own = log_probs[ids].double()

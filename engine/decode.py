@@ -27,7 +27,7 @@ from engine.vocabulary_trie import VocabularyTrie
 from engine.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
     from contextlib import ExitStack
 
     from numpy.typing import NDArray
@@ -45,6 +45,10 @@ _FIRST_LINE = re.compile(rb"\s*[^\s][^\r\n]*[\r\n]")
 
 # Longest run that goes through pass and commit; longer ones are prefilled in chunks.
 MAX_PASS_TOKENS = 16
+# Of a longer run, so much of its end at most goes on the owner's trail.
+MAX_LOGGED_TOKENS = MAX_PASS_TOKENS + SPACING_TOKENS
+# States that one pass may give besides the last: each is as large as the last.
+MAX_PLACES_BYTES = 2**30
 MAX_TRAILS = 64
 # Copied text is read ahead once its first token has that probability and so long a match.
 MIN_DRAFT_PROBABILITY, MIN_DRAFT_MATCH_BYTES = 0.5, 6
@@ -150,6 +154,7 @@ class Decoder:
         self.n_trail_hits = 0
         # Measured at warm-up, so that a pass takes about 25 ms.
         self.chunk_tokens = 64
+        self.max_places = 1 + MAX_PLACES_BYTES // model.config.state_bytes(model.dtype)
         banned = [
             token_id
             for token_id, piece in enumerate(tokenizer.pieces)
@@ -172,23 +177,32 @@ class Decoder:
         return len(ids) - max(n_walked, self.cache.known(ids))
 
     def read(
-        self, ids: NDArray[np.int32], owner: Hashable, work: Work, stack: ExitStack
+        self,
+        ids: NDArray[np.int32],
+        owner: Hashable,
+        work: Work,
+        stack: ExitStack,
+        on_found: Callable[[], None] = lambda: None,
     ) -> Generator[None, None, Checkpoint]:
         """Bring the model to the end of `ids` from the deepest state kept; give that state.
 
         Yields after every pass. A prompt that is kept whole costs none. The state given may be a
-        view into the cache: it is valid until `stack` is closed.
+        view into the cache: it is valid until `stack` is closed. `on_found` is called once the
+        deepest state is found, before the first pass.
         """
         found, leased, work.source = self._deepest(ids, owner, stack)
-        cuts = self.cuts(len(found.ids), len(ids))
+        on_found()
+        passes = self.passes(len(found.ids), len(ids))
         while len(found.ids) < len(ids):
-            start, end = len(found.ids), next(cuts)
-            found = self._read_on(found, ids[:end], owner, leased=leased)
+            start, places = len(found.ids), next(passes)
+            reached = self._read_on(found, ids, places, owner, leased=leased)
+            found, end = reached[-1], places[-1]
             work.n_recomputed += end - start
             work.n_passes += 1
             # Nothing reads what the pass began from any more: its room may be needed.
             stack.close()
-            self.cache.add(found, owner)
+            for checkpoint in reached:
+                self.cache.add(checkpoint, owner)
             leased = False
             yield
             if self.n_missing(ids, owner) < len(ids) - end:
@@ -196,24 +210,27 @@ class Decoder:
                 deeper, deeper_leased, _ = self._deepest(ids, owner, stack)
                 if len(deeper.ids) > end:
                     found, leased = deeper, deeper_leased
-                    cuts = self.cuts(len(found.ids), len(ids))
+                    passes = self.passes(len(found.ids), len(ids))
         return found
 
-    def cuts(self, start: int, end: int) -> Iterator[int]:
-        """Yield where the passes over tokens start to end stop.
+    def passes(self, start: int, end: int) -> Iterator[list[int]]:
+        """Yield the places of each pass over tokens start to end; the last one is where it stops.
 
-        Chunk by chunk, and where checkpoints will be wanted for going back: closer together
-        towards the end (a short run needs none: its log does for that).
+        A place is where a checkpoint is left: at the end of each pass, and where it will be wanted
+        for going back, closer together towards the end (a short run needs none: its log does for
+        that).
         """
-        wanted = set()
+        wanted = []
         distance = 0
         while end - start > MAX_PASS_TOKENS and start < end - distance:
-            wanted.add(end - distance)
+            wanted.append(end - distance)
             distance = 2 * distance + SPACING_TOKENS
         while start < end:
             limit = min(start + max(self.chunk_tokens, MAX_PASS_TOKENS), end)
-            start = min((p for p in wanted if start < p <= limit), default=limit)
-            yield start
+            places = [place for place in reversed(wanted) if start < place < limit]
+            places = [*places, limit][: self.max_places]
+            yield places
+            start = places[-1]
 
     def extend(
         self, at: Checkpoint, tokens: NDArray[np.int32], work: Work
@@ -221,10 +238,9 @@ class Decoder:
         """Read more tokens after a checkpoint without keeping anything of them."""
         for start in range(0, len(tokens), self.chunk_tokens):
             run = tokens[start : start + self.chunk_tokens]
-            rows, state = self.model.prefill(
-                torch.from_numpy(run.astype(np.int64))[None].to(self.model.device), at.state
-            )
-            at = Checkpoint(np.append(at.ids, run), state, rows[0, -1])
+            read = torch.from_numpy(run.astype(np.int64)).to(self.model.device)
+            reading = self.model.read(read, at.state, (len(run),), len(run))
+            at = Checkpoint(np.append(at.ids, run), reading.states[0], reading.hidden[-1])
             work.n_recomputed += len(run)
             work.n_passes += 1
             yield
@@ -300,9 +316,10 @@ class Decoder:
             candidates = [] if copier is None else copier.candidates(draft.written)
             if copier is not None and not raw:
                 log_probs = copier.mixed(log_probs, candidates)
-            (log_prob, next_best), (token_id, second_id) = (
-                part.tolist() for part in log_probs.topk(2)
-            )
+            # In one piece: to read from a device is to wait for it.
+            best = torch.stack([part.double() for part in log_probs.topk(2)]).tolist()
+            log_prob, next_best = best[0]
+            token_id, second_id = map(int, best[1])
             if token_id == self.tokenizer.eos_id:
                 draft.end = log_prob, (second_id, next_best)
                 return
@@ -355,21 +372,36 @@ class Decoder:
         self,
         found: Checkpoint,
         ids: NDArray[np.int32],
+        places: list[int],
         owner: Hashable,
         *,
         leased: bool,
-    ) -> Checkpoint:
-        """Read up to the end of `ids` in one pass; a short one goes on the owner's trail."""
-        run = ids[len(found.ids) :]
+    ) -> list[Checkpoint]:
+        """Read up to the last of `places` in one pass; give the checkpoints at all of them.
+
+        The end of what is read goes on the owner's trail: all of a short run.
+        """
+        start, end = len(found.ids), places[-1]
+        run = ids[start:end]
         tokens = torch.from_numpy(run.astype(np.int64)).to(self.model.device)
-        if len(run) > MAX_PASS_TOKENS:
-            rows, state = self.model.prefill(tokens[None], found.state)
-            return Checkpoint(ids, state, rows[0, -1].clone())
-        result = self.model(tokens, found.state)
-        after = Checkpoint(ids, result.commit(len(run)), result.hidden[-1].clone())
-        read = (run.tolist(), result.log, result.hidden)
-        self._lay(read, found, owner, leased=leased, after=after.state)
-        return after
+        lengths = [place - start for place in places]
+        if len(run) <= MAX_PASS_TOKENS:
+            result = self.model(tokens, found.state)
+            states = tuple(result.commit(n) for n in lengths)
+            hidden, log, n_before = result.hidden, result.log, 0
+        else:
+            n_before = next(n for n in (0, *lengths) if len(run) - n <= MAX_LOGGED_TOKENS)
+            reading = self.model.read(tokens, found.state, lengths, n_before)
+            states, hidden, log = reading.states, reading.hidden, reading.log
+        reached = [
+            Checkpoint(ids[: start + n], state, hidden[n - 1].clone())
+            for n, state in zip(lengths, states, strict=True)
+        ]
+        if n_before < len(run):
+            at, leased = (reached[lengths.index(n_before)], False) if n_before else (found, leased)
+            read = (run[n_before:].tolist(), log, hidden[n_before:].clone())
+            self._lay(read, at, owner, leased=leased, after=states[-1])
+        return reached
 
     def _deepest(
         self, ids: NDArray[np.int32], owner: Hashable, stack: ExitStack

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from engine.decode import Decoder, Work
 from engine.epochs import Epochs
 from engine.fim import FimFormat, fim_format
 from engine.prompts import Prompts
+from engine.quantized import Quantization
 from engine.request import Completion, CompletionRequest
 from engine.slots import SlotPool
 from engine.tokenizer import Tokenizer
@@ -148,24 +151,48 @@ class Engine:
         n_threads: int | None = None,
         states_folder: Path | None = None,
         int8_states: bool = False,
+        quantize: str | None = None,
+        on_progress: Callable[[str, float], None] | None = None,
     ) -> Engine:
         """Load a model (None: the embedded one) onto a device (None: CUDA where there is one).
 
         float32 on a CPU, bfloat16 elsewhere. With `states_folder`, states of recently edited
         documents are kept there from one run to the next, inexact ones (`int8_states`) apart from
-        exact ones. Raises CheckpointError or TokenizerError.
+        exact ones. `quantize`: "int8" or "int4", the weights as such from here on; `on_progress` is
+        told, often, what is being done and the share of it that is. Raises CheckpointError or
+        TokenizerError.
         """
-        path = resolve_model(name_or_path)
+
+        def telling(what: str) -> Callable[[float], None] | None:
+            return None if on_progress is None else partial(on_progress, what)
+
+        path = resolve_model(name_or_path, telling(f"downloading {name_or_path}"))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         tokenizer = Tokenizer.load(path)
-        model = load_model(path, device=device, dtype=dtype)
+        model = load_model(
+            path,
+            device=device,
+            dtype=dtype,
+            quantize=None if quantize is None else Quantization.named(quantize),
+            on_progress=telling("loading the model"),
+        )
         name = "embedded" if name_or_path is None else Path(path).name
         saved = None
         if states_folder is not None:
             saved = SavedStates.of_model(
-                states_folder, path, dtype=model.dtype, int8_states=int8_states
+                states_folder,
+                path,
+                dtype=model.dtype,
+                quantization=model.config.quantization,
+                int8_states=int8_states,
             )
+        try:
+            model.compile_passes(n_threads or max(1, (os.cpu_count() or 1) // 2))
+        except Exception:
+            log.exception("passes could not be compiled: they take several times as long")
+        # Captured at the first pass, which is the warm-up's.
+        model.capture_passes()
         budget_bytes, host_budget_bytes = default_budgets(model.device)
         return cls(
             model,
@@ -270,13 +297,13 @@ class Engine:
         """Run the model once at the sizes it will see, and size passes to about 25 ms."""
         with torch.inference_mode():
             state = self.model.initial_state()
-            tokens = torch.full((1, 256), self.tokenizer.bos_id, device=self.model.device)
-            for n_tokens in (1, 4, 16):
-                self.model(tokens[0, :n_tokens], state).commit(n_tokens)
+            tokens = torch.full((256,), self.tokenizer.bos_id, device=self.model.device)
+            for n_tokens in (1, 2, 4, 8, 16):
+                self.model(tokens[:n_tokens], state).commit(n_tokens)
             seconds = []
             for _ in range(3):
                 started = time.perf_counter()
-                int(self.model.prefill(tokens, state)[0].argmax())
+                int(self.model.read(tokens, state, (256,), 256).hidden.argmax())
                 seconds.append(time.perf_counter() - started)
         per_pass = int(256 * PASS_TARGET_MS / 1e3 / min(seconds))
         self.decoder.chunk_tokens = max(32, min(2048, per_pass // 32 * 32))
@@ -394,7 +421,9 @@ class Engine:
         # Vanishing decays would otherwise be computed with denormals, many times slower.
         torch.set_flush_denormal(True)
         if self.model.device.type == "cpu" and self.n_threads is not None:
-            torch.set_num_threads(self.n_threads)
+            # Where passes are compiled they have these threads. Those of torch would be idle, but
+            # spin on the same cores behind each of its operations.
+            torch.set_num_threads(1 if self.model.is_compiled else self.n_threads)
         try:
             self.warm_up()
         except Exception:

@@ -13,16 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.graphs import ROW_COUNTS, PassGraphs
+from engine.quantized import QuantizedEmbedding, QuantizedLinear, linear
 from engine.state import RecurrentState
+from kernels.add_rmsnorm import add_rmsnorm
 from kernels.causal_conv1d import causal_conv1d
+from kernels.choice import has_triton
 from kernels.gated_rmsnorm import gated_rmsnorm
+from kernels.mixer_pass import mixer_pass
 from kernels.ssd_chunk_scan import ssd_chunk_scan
-from kernels.ssm_pass import ssm_commit, ssm_pass
+from kernels.ssm_pass import ssm_commit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.config import Mamba2Config
+    from engine.cpu_passes import CpuPasses
 
 FLOAT32_PARAMETERS = ("A_log", "mixer.D", "dt_bias")
 
@@ -59,6 +65,10 @@ class InputLog:
         return cls(
             *(torch.cat(parts, dim=1) for parts in zip(*(log.tensors for log in logs), strict=True))
         )
+
+    def after(self, n: int) -> InputLog:
+        """Give the log of what follows the first n tokens, in memory of its own."""
+        return InputLog(*(part[:, n:].clone() for part in self.tensors))
 
     def first(self, n: int) -> InputLog:
         """Give the log of the first n tokens, shared with this one."""
@@ -98,7 +108,7 @@ class Pass:
     """The result of reading l tokens from a base state that stays as it was.
 
     logits (l, vocab_size) float32; hidden (l, d_model): what the logits were computed from;
-    log: all layers; A (n_layers, nheads).
+    log: all layers; A (n_layers, nheads); after: the state after all of them, where it is known.
     """
 
     logits: Tensor
@@ -106,6 +116,7 @@ class Pass:
     base: RecurrentState
     log: InputLog
     A: Tensor
+    after: RecurrentState | None = None
 
     def __len__(self) -> int:
         """Give the number of tokens read."""
@@ -113,7 +124,27 @@ class Pass:
 
     def commit(self, n: int) -> RecurrentState:
         """Give the state after the first n tokens; n = 0 is the base itself, shared."""
+        if n == len(self) and self.after is not None:
+            return self.after
         return self.log.replay(self.base, self.A, n)
+
+    def first(self, n: int, base: RecurrentState) -> Pass:
+        """Give the pass over the first n tokens alone, from `base`, in memory of its own."""
+        log = InputLog(*(part[:, :n].clone() for part in self.log.tensors))
+        return Pass(self.logits[:n].clone(), self.hidden[:n].clone(), base, log, self.A)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The result of reading l tokens (batch 1) in chunks, from a base state that stays as it was.
+
+    hidden (l, d_model): what predicts each next token; states: at the positions asked for, each in
+    memory of its own; log: all layers, of the tokens that were to be logged.
+    """
+
+    hidden: Tensor
+    states: tuple[RecurrentState, ...]
+    log: InputLog
 
 
 class Mixer(nn.Module):
@@ -123,7 +154,7 @@ class Mixer(nn.Module):
         """Make the block's parameters, uninitialized as torch leaves them."""
         super().__init__()
         self.config = config
-        self.in_proj = nn.Linear(config.d_model, config.d_in_proj, bias=False)
+        self.in_proj = _projection(config, config.d_model, config.d_in_proj)
         self.conv1d = nn.Conv1d(
             config.conv_dim,
             config.conv_dim,
@@ -136,7 +167,7 @@ class Mixer(nn.Module):
         self.D = nn.Parameter(torch.empty(config.nheads, dtype=torch.float32))
         self.dt_bias = nn.Parameter(torch.empty(config.nheads, dtype=torch.float32))
         self.norm = RMSNorm(config.d_inner, config.norm_eps)
-        self.out_proj = nn.Linear(config.d_inner, config.d_model, bias=False)
+        self.out_proj = _projection(config, config.d_inner, config.d_model)
 
     @property
     def A(self) -> Tensor:
@@ -181,10 +212,12 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize the last dimension of a float32 x; the result has the weight's dtype."""
-        scaled = F.rms_norm(x.float(), x.shape[-1:], None, self.eps)
-        return (scaled * self.weight.float()).to(self.weight.dtype)
+    def forward(self, residual: Tensor, update: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Add `update` to the residual stream (..., width) float32.
+
+        Gives the sum's norm, in the weight's dtype, and the sum.
+        """
+        return add_rmsnorm(residual, update, self.weight, self.eps)
 
 
 class Block(nn.Module):
@@ -197,24 +230,68 @@ class Block(nn.Module):
         self.mixer = Mixer(config)
 
     def prefill(
-        self, residual: Tensor, conv_state: Tensor, ssm_state: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read residual (batch, l, d_model) float32 in chunks; give it on, and both states."""
+        self,
+        residual: Tensor,
+        update: Tensor | None,
+        conv_state: Tensor,
+        ssm_state: Tensor,
+        positions: Sequence[int] = (),
+        *,
+        log_after: int | None = None,
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]], InputLog | None]:
+        """Read residual (batch, l, d_model) float32, and what is still to be added, in chunks.
+
+        Gives both on; both states after each number of tokens in `positions`, and after all; and
+        the log of what follows the first `log_after` tokens, or None.
+        """
         mixer = self.mixer
-        z, log, C, conv_state = mixer.project(self.norm(residual), conv_state)
-        y, ssm_state = ssd_chunk_scan(
-            log.x, log.dt, mixer.A, log.B, C, mixer.D, ssm_state, mixer.config.chunk_size
+        normed, residual = self.norm(residual, update)
+        z, log, C, conv_after = mixer.project(normed, conv_state)
+        y, ssm_after, ssm_states = ssd_chunk_scan(
+            log.x,
+            log.dt,
+            mixer.A,
+            log.B,
+            C,
+            mixer.D,
+            ssm_state,
+            mixer.config.chunk_size,
+            state_positions=positions,
         )
-        return residual + mixer.finish(y, z).float(), conv_state, ssm_state
+        taps = conv_state.shape[1]
+        states = [
+            (torch.cat((conv_state[:, n:], log.xBC[:, max(n - taps, 0) : n]), dim=1), state)
+            for n, state in zip(positions, ssm_states, strict=True)
+        ]
+        states.append((conv_after, ssm_after))
+        logged = None if log_after is None else log.after(log_after)
+        return residual, mixer.finish(y, z), states, logged
 
     def forward(
-        self, residual: Tensor, conv_state: Tensor, ssm_state: Tensor
-    ) -> tuple[Tensor, InputLog]:
-        """Read a short run; the states are only read. Gives the residual on, and the input log."""
-        mixer = self.mixer
-        z, log, C, _ = mixer.project(self.norm(residual), conv_state)
-        y = ssm_pass(log.x, log.dt, mixer.A, log.B, C, mixer.D, ssm_state)
-        return residual + mixer.finish(y, z).float(), log
+        self, residual: Tensor, update: Tensor | None, conv_state: Tensor, ssm_state: Tensor
+    ) -> tuple[Tensor, Tensor, InputLog]:
+        """Read a short run; the states are only read.
+
+        Gives on the residual stream and what is still to be added to it, and the input log.
+        """
+        c, mixer = self.mixer.config, self.mixer
+        normed, residual = self.norm(residual, update)
+        z, xBC, dt = mixer.in_proj(normed).split((c.d_inner, c.conv_dim, c.nheads), dim=-1)
+        y, x, B, dt = mixer_pass(
+            xBC,
+            dt,
+            mixer.conv1d.weight[:, 0],
+            mixer.conv1d.bias,
+            mixer.dt_bias,
+            mixer.A_log,
+            mixer.D,
+            conv_state,
+            ssm_state,
+            headdim=c.headdim,
+            ngroups=c.ngroups,
+            dt_limit=c.dt_limit,
+        )
+        return residual, mixer.finish(y, z), InputLog(xBC, x, B, dt)
 
 
 class Backbone(nn.Module):
@@ -223,7 +300,11 @@ class Backbone(nn.Module):
     def __init__(self, config: Mamba2Config) -> None:
         """Make all layers."""
         super().__init__()
-        self.embeddings = nn.Embedding(config.vocab_size, config.d_model)
+        self.embeddings = (
+            QuantizedEmbedding(config.d_model, config.vocab_size)
+            if config.tie_embeddings and config.quantization is not None
+            else nn.Embedding(config.vocab_size, config.d_model)
+        )
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm_f = RMSNorm(config.d_model, config.norm_eps)
 
@@ -249,11 +330,13 @@ class Mamba2(nn.Module):
             self.lm_head = (
                 None
                 if config.tie_embeddings
-                else nn.Linear(config.d_model, config.vocab_size, bias=False)
+                else _projection(config, config.d_model, config.vocab_size)
             )
         for name, parameter in self.named_parameters():
             if not name.endswith(FLOAT32_PARAMETERS):
                 parameter.data = parameter.data.to(dtype)
+        self._compiled: CpuPasses | None = None
+        self._graphs: PassGraphs | None = None
 
     @property
     def blocks(self) -> list[Block]:
@@ -262,13 +345,13 @@ class Mamba2(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Give the dtype of the weights."""
-        return self.backbone.embeddings.weight.dtype
+        """Give the dtype of the weights that are not quantized, which activations have."""
+        return self.backbone.norm_f.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Give the device of the weights."""
-        return self.backbone.embeddings.weight.device
+        return self.backbone.norm_f.weight.device
 
     def initial_state(self, batch: int = 1) -> RecurrentState:
         """Give the state before any token."""
@@ -280,36 +363,108 @@ class Mamba2(nn.Module):
         """Read tokens (batch, l) in chunks, from `state` (None: from nothing), which is only read.
 
         Returns hidden (batch, l, d_model), normed, in the model's dtype, and the state after them.
-        Differentiable: training goes through here.
+        Differentiable: training goes through here. Never compiled: what is, is held against it.
         """
-        state = state or self.initial_state(tokens.shape[0])
-        residual = self.backbone.embeddings(tokens).float()
-        conv_states, ssm_states = [], []
+        hidden, states, _ = self._prefill(tokens, state or self.initial_state(tokens.shape[0]))
+        return hidden, states[-1]
+
+    def read(
+        self, tokens: Tensor, base: RecurrentState, positions: Sequence[int], log_after: int
+    ) -> Reading:
+        """Read tokens (l,) in chunks from `base` (batch 1), which is only read.
+
+        Gives the states after so many of them as `positions` say, in any order, 0 to l; and the
+        log of what follows the first `log_after`: for a place within the run, it takes no pass.
+        """
+        if self._compiled is not None and len(tokens):
+            return self._compiled.read(tokens, base, positions, log_after)
+        hidden, states, logs = self._prefill(tokens[None], base, positions, log_after=log_after)
+        return Reading(hidden[0], tuple(states[:-1]), InputLog.of_layers(logs))
+
+    def _prefill(
+        self,
+        tokens: Tensor,
+        state: RecurrentState,
+        positions: Sequence[int] = (),
+        *,
+        log_after: int | None = None,
+    ) -> tuple[Tensor, list[RecurrentState], list[InputLog]]:
+        """Give the hidden rows, the states at the positions and the end, and the layers' logs."""
+        residual, update = self.backbone.embeddings(tokens).float(), None
+        states, logs = [], []
         for i, block in enumerate(self.blocks):
-            residual, conv_state, ssm_state = block.prefill(
-                residual, state.conv_state[i], state.ssm_state[i]
+            residual, update, layer_states, log = block.prefill(
+                residual,
+                update,
+                state.conv_state[i],
+                state.ssm_state[i],
+                positions,
+                log_after=log_after,
             )
-            conv_states.append(conv_state)
-            ssm_states.append(ssm_state)
-        after = RecurrentState(torch.stack(conv_states), torch.stack(ssm_states))
-        return self.backbone.norm_f(residual), after
+            states.append(layer_states)
+            if log is not None:
+                logs.append(log)
+        stacked = [
+            RecurrentState(*(torch.stack(parts) for parts in zip(*layers, strict=True)))
+            for layers in zip(*states, strict=True)
+        ]
+        return self.backbone.norm_f(residual, update)[0], stacked, logs
 
     def forward(self, tokens: Tensor, base: RecurrentState) -> Pass:
         """Read a short run of tokens (l,) from `base` (batch 1), which is only read."""
-        residual = self.backbone.embeddings(tokens[None]).float()
+        if self._compiled is not None and len(tokens):
+            return self._compiled(tokens, base)
+        if self._graphs is not None and 0 < len(tokens) <= ROW_COUNTS[-1]:
+            return self._graphs(tokens, base)
+        return self.layer_by_layer(tokens, base)
+
+    def layer_by_layer(self, tokens: Tensor, base: RecurrentState) -> Pass:
+        """Read a short run as `forward` does, each operation by itself, on any device."""
+        residual, update = self.backbone.embeddings(tokens[None]).float(), None
         logs = []
         for i, block in enumerate(self.blocks):
-            residual, log = block(residual, base.conv_state[i], base.ssm_state[i])
+            residual, update, log = block(residual, update, base.conv_state[i], base.ssm_state[i])
             logs.append(log)
-        hidden = self.backbone.norm_f(residual)[0]  # (l, d_model)
+        hidden = self.backbone.norm_f(residual, update)[0][0]  # (l, d_model)
         return Pass(self.logits(hidden), hidden, base, InputLog.of_layers(logs), self.A)
+
+    def capture_passes(self) -> None:
+        """Have `forward` replay graphs, for inference on a GPU; elsewhere this does nothing.
+
+        The weights must stay where they are from then on. The first pass of a length captures.
+        """
+        if self.device.type == "cuda" and has_triton():
+            self._graphs = PassGraphs(self.layer_by_layer, self.config, self.dtype, self.device)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Tell whether `forward` and `read` run compiled code."""
+        return self._compiled is not None
+
+    def compile_passes(self, n_threads: int = 1) -> None:
+        """Have `forward` and `read` run compiled code from now on, with so many threads.
+
+        Takes seconds the first time on a machine. For inference in float32 on a CPU: does nothing
+        with another dtype or device, or with 4-bit weights. The weights are copied, in the
+        narrowest type that keeps them as they are, and must not change any more.
+        """
+        # Imported here: it brings a compiler along.
+        from engine.cpu_passes import CpuPasses
+
+        self._compiled = CpuPasses.of(self, n_threads)
 
     @property
     def A(self) -> Tensor:
         """Give the decay rates of all layers (n_layers, nheads), float32."""
-        return torch.stack([block.mixer.A for block in self.blocks])
+        return -torch.exp(torch.stack([block.mixer.A_log.float() for block in self.blocks]))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Give the next token's logits (..., vocab_size) float32 from hidden (..., d_model)."""
         head = self.backbone.embeddings if self.lm_head is None else self.lm_head
-        return F.linear(hidden, head.weight).float()
+        return linear(hidden, head.weight).float()
+
+
+def _projection(config: Mamba2Config, n_in: int, n_out: int) -> nn.Linear | QuantizedLinear:
+    if config.quantization is None:
+        return nn.Linear(n_in, n_out, bias=False)
+    return QuantizedLinear(n_in, n_out, config.quantization)

@@ -16,7 +16,17 @@ import torch
 if TYPE_CHECKING:
     from pathlib import Path
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    # Of weights that are quantized.
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+NOT_QUANTIZED = (
+    "Use a checkpoint that is not quantized, or one that `keystate quantize` has written."
+)
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LFS_POINTER = b"version https://git-lfs"
 
@@ -75,7 +85,7 @@ def _read_entry(file: Path, data_start: int, name: str, entry: dict[str, Any]) -
             tensor=name,
             expected=f"one of the dtypes {', '.join(DTYPES)}",
             found=str(entry["dtype"]),
-            remedy="Use a checkpoint that is not quantized.",
+            remedy=NOT_QUANTIZED,
         )
     return StoredTensor(
         file=file,

@@ -42,6 +42,11 @@ class RecurrentState:
         )
 
     @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Give the tensors in the order of the fields."""
+        return self.conv_state, self.ssm_state
+
+    @property
     def n_bytes(self) -> int:
         """Give the bytes that both tensors hold."""
         return self.conv_state.nbytes + self.ssm_state.nbytes

@@ -6,7 +6,7 @@ import codecs
 import re
 from functools import lru_cache
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sentencepiece import SentencePieceProcessor
 
@@ -24,6 +24,18 @@ _CACHED_LINES = 32_768
 # Longer lines (minified code) get a cache of few entries, so that they cannot fill the memory.
 _LONG_LINE = 2_000
 _CACHED_LONG_LINES = 8
+
+
+class Piece(NamedTuple):
+    """An entry of the vocabulary, as the SentencePiece model has it.
+
+    `text` writes a space as `▁`; `score` orders the merges, the highest first; `kind` is normal,
+    unknown, control, unused or byte.
+    """
+
+    text: str
+    score: float
+    kind: str
 
 
 class TokenizerError(ValueError):
@@ -153,6 +165,24 @@ class Tokenizer:
     def pieces(self) -> Sequence[bytes]:
         """`piece_bytes` of every id, in order."""
         return self._bytes
+
+    def vocabulary(self) -> list[Piece]:
+        """Every piece in the order of the ids, for other programs that tokenize."""
+        processor = self._processor
+        kinds = {
+            "byte": processor.is_byte,
+            "control": processor.is_control,
+            "unknown": processor.is_unknown,
+            "unused": processor.is_unused,
+        }
+        return [
+            Piece(
+                self._pieces[i],
+                processor.get_score(i),
+                next((kind for kind, is_kind in kinds.items() if is_kind(i)), "normal"),
+            )
+            for i in range(self.n_vocab)
+        ]
 
     def is_control(self, piece: str) -> bool:
         """Whether the vocabulary has `piece` as a control piece."""

@@ -9,6 +9,7 @@ import torch
 
 from engine.cache import Checkpoint
 from engine.mamba2 import InputLog, Pass
+from engine.sending import send
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +133,7 @@ class Walk:
         return self.model(self._tensor(tokens), self._state)
 
     def _tensor(self, tokens: tuple[int, ...]) -> Tensor:
-        return torch.tensor(tokens, dtype=torch.long, device=self.model.device)
+        return send(tokens, self.model.device, torch.long)
 
     def _note(self, *rows: Tensor) -> None:
         if self.rows is not None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.mamba2 import Mamba2
+    from engine.quantized import Quantization
 
 log = getLogger(__name__)
 
@@ -47,14 +48,22 @@ class SavedStates:
 
     @classmethod
     def of_model(
-        cls, parent: Path, directory: Path, *, dtype: torch.dtype, int8_states: bool = False
+        cls,
+        parent: Path,
+        directory: Path,
+        *,
+        dtype: torch.dtype,
+        quantization: Quantization | None = None,
+        int8_states: bool = False,
     ) -> SavedStates:
         """Give the folder below `parent` for the model in `directory` at this dtype.
 
-        States that were kept as int8 have a folder and an id of their own: they are not exact, and
-        no engine that is may go on from them.
+        Quantized weights are another model. States that were kept as int8 have a folder and an id
+        of their own: they are not exact, and no engine that is may go on from them.
         """
-        model_id, kind = fingerprint(directory), "-int8" if int8_states else ""
+        kind = "" if quantization is None else f"-{quantization.name}-weights"
+        kind += "-int8" if int8_states else ""
+        model_id = fingerprint(directory)
         return cls(parent / f"{model_id[:16]}-{dtype}{kind}", model_id + kind)
 
     def save(self, checkpoints: Iterable[Checkpoint]) -> int:

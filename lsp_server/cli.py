@@ -14,8 +14,12 @@ COMMANDS = {
     "serve": "lsp_server.commands.serve",
     "complete": "lsp_server.commands.complete",
     "demo": "perf.demo",
+    "profile": "perf.profile",
+    "trace": "perf.trace",
     "eval": "perf.evaluate",
     "inspect": "lsp_server.commands.inspect",
+    "quantize": "lsp_server.commands.quantize",
+    "export": "lsp_server.commands.export",
     "doctor": "lsp_server.commands.doctor",
     "stats": "lsp_server.commands.stats",
 }

@@ -10,6 +10,8 @@ import json
 import logging
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -23,6 +25,7 @@ from pygls.protocol.json_rpc import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from concurrent.futures import Future
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +48,26 @@ NOT_PYGLS = (
 )
 
 
+@dataclass(frozen=True)
+class MadeWhenSent:
+    """A handler's result that is made in the moment in which it is written.
+
+    Between a handler's return and that, other messages may be handled, and what has been read by
+    then is handled first: `make` sees all that could make the result void.
+    """
+
+    make: Callable[[], Any]
+
+
 class Protocol(LanguageServerProtocol):
-    """pygls' protocol, strict about what comes in; `on_sent` hears of each answer's cost."""
+    """pygls' protocol, strict about what comes in; `on_sent` hears of each answer's writing."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.on_sent: Callable[[int | str, float], None] | None = None
+        self.on_sent: Callable[[int | str, float, float], None] | None = None
+        """Gets a request's id, and when the writing of its answer began and ended."""
+        self.once_handled: Callable[[Callable[[], None]], None] = lambda work: work()
+        """Calls back when the messages that have been read by now are handled."""
         self._is_initialized = False
         for method in NOT_PYGLS:
             del self.fm.builtin_features[method]
@@ -144,6 +161,19 @@ class Protocol(LanguageServerProtocol):
         kind = self.get_message_type(data["method"]) or fallback
         return self._converter.structure({"params": None, **data}, kind)
 
+    def _handle_cancel_notification(self, msg_id: int | str) -> None:
+        # Of another, the answer and this have crossed; pygls would warn of it at every other key.
+        if msg_id in self._request_futures:
+            super()._handle_cancel_notification(msg_id)
+
+    def _send_handler_result(self, future: Future[Any], *, msg_id: int | str) -> None:
+        send = partial(super()._send_handler_result, future, msg_id=msg_id)
+        is_answered = not future.cancelled() and future.exception() is None
+        if is_answered and isinstance(future.result(), MadeWhenSent):
+            self.once_handled(send)
+        else:
+            send()
+
     def _send_response(
         self,
         msg_id: int | str,
@@ -154,9 +184,11 @@ class Protocol(LanguageServerProtocol):
             # The data is a traceback.
             error.data = None
         start_s = time.monotonic()
+        if isinstance(result, MadeWhenSent):
+            result = result.make()
         super()._send_response(msg_id, result, error)
         if self.on_sent is not None:
-            self.on_sent(msg_id, time.monotonic() - start_s)
+            self.on_sent(msg_id, start_s, time.monotonic())
 
     def _send_error(self, msg_id: Any, code: types.ErrorCodes, message: str) -> None:
         # By hand: the converter leaves an id of None out, and JSON-RPC wants to see it.

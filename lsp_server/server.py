@@ -17,6 +17,7 @@ from lsp_server.configuration import Configuration
 from lsp_server.documents import Document, Documents, Position
 from lsp_server.features import register
 from lsp_server.filters import excluding_glob, reason_off
+from lsp_server.inbox import Inbox
 from lsp_server.notebooks import NOTEBOOK_SYNC, Notebooks
 from lsp_server.offers import Offers
 from lsp_server.parent_watch import watch
@@ -24,24 +25,22 @@ from lsp_server.power import Power
 from lsp_server.protocol import Protocol
 from lsp_server.scheduler import Scheduler
 from lsp_server.status import STATUS, Status
-from lsp_server.stdio import MessageWriter, read_messages
+from lsp_server.stdio import MessageWriter
 from lsp_server.type_through import TypeThrough
 from lsp_server.version import package_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lsp_server.settings import Settings
     from lsp_server.suggestions import Suggester
 
-    Loader = Callable[[Settings], Suggester]
+    Loader = Callable[[Settings, Callable[[str, float], None]], Suggester]
 
 logger = logging.getLogger(__name__)
 
 # After so long without a change, a header that the code has outgrown is replaced.
 IDLE_S = 1.0
-# Messages read ahead of the one being handled; past that, the pipe holds the client back.
-MAX_READ_AHEAD = 64
 
 
 def import_suggester() -> Loader:
@@ -84,18 +83,22 @@ class Server(LanguageServer):
         self._power = Power()
         self._end_watch: Callable[[], None] = lambda: None
         self._idle: asyncio.TimerHandle | None = None
+        # When the loop last was at reading ahead: from and to.
+        self._read_ahead_s = (0.0, 0.0)
         self._exit_code: asyncio.Future[int] = self._loop.create_future()
         self._suggester: asyncio.Future[Suggester | None] = self._loop.create_future()
         self._configured = threading.Event()
         self._import_loader = import_loader
+        self.inbox = Inbox(self._loop, self.protocol.receive)
         self.protocol.on_sent = self.answers.sent
+        self.protocol.once_handled = self.inbox.once_handled
         register(self)
         threading.Thread(target=self._load, name="loader", daemon=True).start()
 
-    async def run(self, stdin: BinaryIO, stdout: BinaryIO) -> int:
+    async def run(self, messages: Iterable[bytes], stdout: BinaryIO) -> int:
         """Serve until the client says exit or is gone; gives the exit code LSP asks for."""
         self.protocol.set_writer(MessageWriter(stdout))
-        thread = threading.Thread(target=self._read, args=(stdin,), name="reader", daemon=True)
+        thread = threading.Thread(target=self._read, args=(messages,), name="reader", daemon=True)
         thread.start()
         try:
             return await self._exit_code
@@ -146,6 +149,11 @@ class Server(LanguageServer):
         if reason_off(self.settings, document) is not None:
             return False
         return self.settings.speculate_on_battery or not self._power.is_on_battery()
+
+    def read_ahead_ms(self, start_s: float, end_s: float) -> float:
+        """How much of a time the loop last was at reading ahead, parsing what changed included."""
+        first_s, last_s = self._read_ahead_s
+        return 1e3 * max(0.0, min(last_s, end_s) - max(first_s, start_s))
 
     @property
     def loaded_suggester(self) -> Suggester | None:
@@ -207,12 +215,14 @@ class Server(LanguageServer):
             return
         if not self.may_read_ahead(document):
             return
+        start_s = time.monotonic()
         try:
             suggester.prepare(document, offset)
         except Exception:
             logger.exception("could not read ahead")
         else:
             self._while_idle(partial(self._refresh, document, revision, offset))
+        self._read_ahead_s = (start_s, time.monotonic())
 
     def _refresh(self, document: Document, revision: int, offset: int) -> None:
         """Renew the header of a document at rest; once more, to use it when it has been read."""
@@ -234,17 +244,10 @@ class Server(LanguageServer):
             self._idle.cancel()
         self._idle = None if work is None else self._loop.call_later(IDLE_S, work)
 
-    def _read(self, stdin: BinaryIO) -> None:
+    def _read(self, messages: Iterable[bytes]) -> None:
         """Hand messages to the loop; on a thread of its own."""
-        room = threading.BoundedSemaphore(MAX_READ_AHEAD)
-
-        def receive(body: bytes, at_s: float) -> None:
-            room.release()
-            self.protocol.receive(body, at_s)
-
-        for body in read_messages(stdin):
-            room.acquire()
-            self._in_loop(receive, body, time.monotonic())
+        for body in messages:
+            self.inbox.put(body)
         self._in_loop(self.stop)
 
     def _load(self) -> None:
@@ -253,7 +256,7 @@ class Server(LanguageServer):
             # Begun before the settings are known.
             load = self._import_loader()
             self._configured.wait()
-            suggester = load(self.settings)
+            suggester = load(self.settings, partial(self._in_loop, self.status.progress))
         except Exception as error:
             self._in_loop(self._loading_failed, error)
         else:

@@ -9,6 +9,9 @@ from typing import Any, get_type_hints
 
 import cattrs
 
+from lsp_server.quantizations import QUANTIZATIONS
+from lsp_server.sharing import CHOICES
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -21,8 +24,12 @@ class Settings:
     """A directory or a hub id; None is the embedded model."""
     device: str = "auto"
     """A torch device; "auto" is CUDA where there is one."""
+    quantize: str | None = None
+    """What the weights are rounded to when they are loaded: int8, int4; None: as they are."""
     threads: int | None = None
     """How many threads compute on a CPU; None is half the cores."""
+    share_engine: str = "never"
+    """Whether the engine is the one that all windows share: auto, always or never."""
     deadline_ms: float = 300.0
     """How long a suggestion may take that nobody asked for."""
     invoked_deadline_ms: float = 3000.0
@@ -60,13 +67,21 @@ class Settings:
             raise ValueError(f"threads is {self.threads}, expected 1 to 1024")
         if self.model is not None and not self.model.strip():
             raise ValueError("model is empty, expected a directory or a hub id")
+        if self.quantize not in (None, *QUANTIZATIONS):
+            raise ValueError(
+                f"quantize is {self.quantize!r}, expected {' or '.join(QUANTIZATIONS)}"
+            )
+        if self.share_engine not in CHOICES:
+            raise ValueError(
+                f"share_engine is {self.share_engine!r}, expected {', '.join(CHOICES)}"
+            )
         if not 0 <= self.max_file_chars <= 2**31:
             raise ValueError(f"max_file_chars is {self.max_file_chars}, expected 0 to 2147483648")
 
 
 # What says which code runs and what is kept is taken from the options of a start alone, which a
 # client fills from the user's own configuration. Any workspace may have a hand in what comes later.
-START_ONLY = frozenset({"model", "device", "threads", "save_states"})
+START_ONLY = frozenset({"model", "device", "quantize", "threads", "share_engine", "save_states"})
 
 
 def _camel_case(name: str) -> str:

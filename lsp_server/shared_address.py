@@ -1,4 +1,4 @@
-"""Where the engine that windows share is reached: one place a version, model and device.
+"""Where the engine that windows share is reached: one place a version and model.
 
 A Unix socket with 0600 permissions in a folder with 0700; where there are none (Windows), a port
 on the loopback interface and a file, for the user alone, that holds it and a token. The latter way
@@ -40,13 +40,13 @@ class HostAddress:
     over_tcp: bool = USES_TCP
 
     @classmethod
-    def of(cls, model: str | None, device: str) -> HostAddress:
-        """The address for a model, as settings name it, on a device.
+    def of(cls, model: str | None, device: str, quantize: str | None = None) -> HostAddress:
+        """The address for a model, as settings name it, on a device, as it is or quantized.
 
         Another version or another installation of this package has another. Raises ValueError if
         the folder for it is not the user's alone, OSError if it cannot be made.
         """
-        what = (package_version(), str(Path(__file__).parent), model or "", device)
+        what = (package_version(), str(Path(__file__).parent), model or "", device, quantize or "")
         name = hashlib.sha256("\0".join(what).encode()).hexdigest()[:16]
         folder = _runtime_folder()
         if len(os.fsencode(folder / f"{name}.sock")) > MAX_SOCKET_BYTES and not USES_TCP:

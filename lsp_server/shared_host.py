@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from lsp_server.server import Server, import_suggester
 from lsp_server.settings import Settings
+from lsp_server.stdio import read_messages
 from lsp_server.window_engine import WindowEngine
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class SharedHost:
             server = Server(self._forced, lambda: self._loader(window, gone))
             with SocketWriter(connection) as writer, connection.makefile("rb") as reader:
                 try:
-                    await server.run(reader, cast("BinaryIO", writer))
+                    await server.run(read_messages(reader), cast("BinaryIO", writer))
                 finally:
                     gone.set()
                     await asyncio.to_thread(writer.finish)
@@ -139,22 +140,28 @@ class SharedHost:
     def _rest(self) -> None:
         self._idle = self._loop.call_later(self._idle_s, self.stop)
 
-    def _loader(self, window: int, gone: threading.Event) -> Callable[[Settings], Suggester]:
+    def _loader(self, window: int, gone: threading.Event) -> Loader:
         """What gives a window its suggester; on its server's loading thread."""
         load_first = self._import_loader()
 
-        def load(settings: Settings) -> Suggester:
+        def load(settings: Settings, on_progress: Callable[[str, float], None]) -> Suggester:
             from lsp_server.suggestions import Suggester
 
             with self._loading:
                 if self._engine is None:
                     # The model is the host's. What must not be saved is said window by window.
-                    model, device = Settings(**self._forced).model, Settings(**self._forced).device
-                    ours = replace(settings, model=model, device=device, save_states=True)
-                    self._engine = load_first(ours).engine
-            own = WindowEngine(self._engine, window, may_save=settings.save_states, gone=gone)
-            self._engines[window] = own
-            return Suggester(cast("Engine", own), settings)
+                    own = Settings(**self._forced)
+                    ours = replace(
+                        settings,
+                        model=own.model,
+                        device=own.device,
+                        quantize=own.quantize,
+                        save_states=True,
+                    )
+                    self._engine = load_first(ours, on_progress).engine
+            engine = WindowEngine(self._engine, window, may_save=settings.save_states, gone=gone)
+            self._engines[window] = engine
+            return Suggester(cast("Engine", engine), settings)
 
         return load
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from lsp_server.quantizations import QUANTIZATIONS
 from lsp_server.shared_address import HostAddress, private_opener
 from lsp_server.shared_session import INITIALIZE, Session
 from lsp_server.stdio import MessageWriter, framed, read_messages
@@ -41,7 +42,6 @@ DYING_S = 0.2
 MAX_STARTS, STARTS_S = 5, 60.0
 # What the server may still say after `exit`.
 LAST_WORDS_S = 2.0
-NOT_INITIALIZED, PARSE_ERROR = -32002, -32700
 
 
 class Link:
@@ -75,9 +75,9 @@ class Window:
         self,
         forced: dict[str, str],
         stdout: BinaryIO,
-        start: Callable[[HostAddress, str | None, str], subprocess.Popen[bytes]],
+        start: Callable[[HostAddress, str | None, str, str | None], subprocess.Popen[bytes]],
     ) -> None:
-        """`forced` are the command line's `model` and `device`, which win over the client's."""
+        """`forced` are the command line's settings, which win over the client's."""
         self._forced = forced
         self._editor = MessageWriter(stdout)
         self._start = start
@@ -92,22 +92,22 @@ class Window:
         self._ended: SimpleQueue[int] = SimpleQueue()
         self._host_left = threading.Event()
 
-    def run(self, stdin: BinaryIO) -> int:
+    def run(self, messages: Iterable[bytes]) -> int:
         """Pipe until the editor says exit or is gone; gives the exit code LSP asks for.
 
-        Threads stay behind that block: the process is to be ended.
+        The first message is `initialize`. Threads stay behind that block: the process is to be
+        ended.
         """
-        self._in_thread(self._read_editor, stdin)
+        self._in_thread(self._read_editor, messages)
         return self._ended.get()
 
-    def _read_editor(self, stdin: BinaryIO) -> int:
-        for body in read_messages(stdin):
+    def _read_editor(self, messages: Iterable[bytes]) -> int:
+        for body in messages:
             message = _parsed(body)
             method = message.get("method") if message is not None else None
             self._is_shut_down |= method == "shutdown"
-            if self._link is None and method != INITIALIZE:
-                self._refuse(message)
-            elif self._link is None:
+            if self._link is None:
+                assert method == INITIALIZE, "it comes first"
                 assert message is not None, "it has a method"
                 with self._lock:
                     self._session.heard(message)
@@ -172,24 +172,13 @@ class Window:
 
         Raises OSError if none can be started, ValueError if there is no safe place for one.
         """
-        model, device = _model_and_device(self._session.initialize_options, self._forced)
-        address = HostAddress.of(model, device)
+        chosen = chosen_model(self._session.initialize_options, self._forced)
+        address = HostAddress.of(*chosen)
         self._starts.append(time.monotonic())
-        link = Link(reach(address, lambda: self._start(address, model, device)))
+        link = Link(reach(address, lambda: self._start(address, *chosen)))
         link.send(map(_body, self._session.replay()))
         self._link = link
         self._in_thread(self._read_host, link)
-
-    def _refuse(self, message: Message | None) -> None:
-        """Answer what came before `initialize`, as the server does."""
-        if message is None:
-            request_id, code, text = None, PARSE_ERROR, "not JSON-RPC"
-        elif "method" in message and "id" in message:
-            request_id, code, text = message["id"], NOT_INITIALIZED, "not initialized yet"
-        else:
-            return
-        error = {"code": code, "message": text}
-        self._editor.write(framed(_body({"jsonrpc": "2.0", "id": request_id, "error": error})))
 
     def _in_thread(self, work: Callable[..., int | None], *args: Any) -> None:
         """Do this on a thread; what it returns, if anything, is the process' exit code."""
@@ -231,7 +220,11 @@ def reach(address: HostAddress, start: Callable[[], subprocess.Popen[bytes]]) ->
 
 
 def start_host(
-    address: HostAddress, model: str | None, device: str, more: Sequence[str] = ()
+    address: HostAddress,
+    model: str | None,
+    device: str,
+    quantize: str | None,
+    more: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a host that outlives this process; `more` goes on its command line."""
     # Not `-m`: the folder that an editor was started in could bring its own `lsp_server`.
@@ -243,6 +236,8 @@ def start_host(
     command = [sys.executable, "-P", "-c", program, "serve", "--shared-host", "--device", device]
     if model is not None:
         command += ["--model", model]
+    if quantize is not None:
+        command += ["--quantize", quantize]
     apart: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         apart = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -272,8 +267,11 @@ def _is_there(pid: int) -> bool:
     return True
 
 
-def _model_and_device(options: object, forced: dict[str, str]) -> tuple[str | None, str]:
-    """What the server would take from its command line and `initializationOptions`."""
+def chosen_model(options: object, forced: dict[str, str]) -> tuple[str | None, str, str | None]:
+    """Model, device and quantization as the server would take them.
+
+    From its command line and `initializationOptions`.
+    """
     given = options if isinstance(options, dict) else {}
     model, device = forced.get("model", given.get("model")), forced.get("device")
     if device is None:
@@ -282,7 +280,12 @@ def _model_and_device(options: object, forced: dict[str, str]) -> tuple[str | No
         model = None
     elif Path(model).is_dir():
         model = str(Path(model).absolute())
-    return model, device if isinstance(device, str) and device else "auto"
+    quantize = forced.get("quantize", given.get("quantize"))
+    return (
+        model,
+        device if isinstance(device, str) and device else "auto",
+        quantize if quantize in QUANTIZATIONS else None,
+    )
 
 
 def _parsed(body: bytes) -> Message | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from lsp_server.documents import Document
 from lsp_server.excerpt import excerpt_at
 from lsp_server.indentation import indent_unit
-from lsp_server.trimming import first_outer_closer, trim
+from lsp_server.syntax import SYNTAXES
+from lsp_server.trimming import closers_for, first_outer_closer, trim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,9 +100,10 @@ def _parsing_part(document: Document, offset: int, before: str, text: str) -> st
     if n_before is None:
         return text
     for part in _parts(before, text):
-        n_after = _n_errors_in(document, excerpt[:at] + part + excerpt[at:])
-        if n_after is None or n_after <= n_before:
-            return part
+        for finished in _finished(document, part):
+            n_after = _n_errors_in(document, excerpt[:at] + finished + excerpt[at:])
+            if n_after is None or n_after <= n_before:
+                return part
     # In a text without errors nothing that was left out can be broken.
     may_mislead = n_before > 0 and len(excerpt) < document.n_chars
     return text if may_mislead and _parses_as_well(document, offset, text) else ""
@@ -111,9 +113,20 @@ def _parses_as_well(document: Document, offset: int, text: str) -> bool:
     """Whether a whole document has no more errors with a text inserted; no for a long one."""
     if document.tree is None or len(document.lines) > MAX_WHOLE_LINES:
         return False
-    whole = document.text
-    n_after = _n_errors_in(document, whole[:offset] + text + whole[offset:])
-    return n_after is not None and n_after <= n_errors(document.tree)
+    whole, n_before = document.text, n_errors(document.tree)
+    for finished in _finished(document, text):
+        n_after = _n_errors_in(document, whole[:offset] + finished + whole[offset:])
+        if n_after is not None and n_after <= n_before:
+            return True
+    return False
+
+
+def _finished(document: Document, text: str) -> Iterator[str]:
+    """A text, and where all that it lacks is the end of a block that it opens, with that end."""
+    yield text
+    syntax = SYNTAXES.get(document.language_id)
+    if syntax is not None and syntax.blocks and text.endswith("{"):
+        yield text + closers_for(text)
 
 
 def _n_errors_in(document: Document, text: str) -> int | None:

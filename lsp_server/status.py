@@ -1,6 +1,6 @@
 """What the server says of itself: `keystate/status`, sent whenever it changes.
 
-A notification with
+Sent to clients with the capability `experimental: {keystateStatus: true}`; a notification with
 
 - `kind`: "starting" while the model loads, "ready", "busy" while a request has waited for longer
   than 100 ms, "off" where settings switch suggestions off everywhere, "error" where the model
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
-STATUS = "keystate/status"
+STATUS, STATUS_CAPABILITY = "keystate/status", "keystateStatus"
 # A wait that nobody notices is not shown.
 BUSY_AFTER_S = 0.1
+# How far loading is, no oftener than this: a small model is loaded without a word.
+PROGRESS_S = 1.0
 
 
 class Status:
@@ -38,6 +40,9 @@ class Status:
         self._sent: dict[str, Any] | None = None
         self._loading: tuple[str, str] | None = ("starting", "loading the model")
         """Kind and message until the model is loaded."""
+        self._progress_due_s: float | None = None
+        self.on_progress: Callable[[str, float], None] = lambda _what, _share: None
+        """Told as well how far loading is."""
         self._model: str | None = None
         self._device: str | None = None
         self._is_on = True
@@ -49,6 +54,17 @@ class Status:
         """From now on the client may be told; it hears how things stand."""
         self._may_send = True
         self._tell()
+
+    def progress(self, what: str, share: float) -> None:
+        """So much of this, 0 to 1, is done before the model is loaded; may be said often."""
+        now_s = self._loop.time()
+        if self._progress_due_s is None:
+            self._progress_due_s = now_s + PROGRESS_S
+        if now_s >= self._progress_due_s and self._model is None:
+            self._progress_due_s = now_s + PROGRESS_S
+            self._loading = ("starting", f"{what}: {share:.0%}")
+            self._tell()
+            self.on_progress(what, share)
 
     def loaded(self, model: str, device: str) -> None:
         self._loading, self._model, self._device = None, model, device

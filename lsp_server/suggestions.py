@@ -117,9 +117,12 @@ class Suggester:
         self._windows: dict[str, list[Window]] = {}
 
     @classmethod
-    def load(cls, settings: Settings) -> Suggester:
+    def load(
+        cls, settings: Settings, on_progress: Callable[[str, float], None] | None = None
+    ) -> Suggester:
         """Load the model and start its engine; takes seconds.
 
+        `on_progress` is told, often, what is being done and the share of it that is.
         Raises ValueError: CheckpointError and TokenizerError name the remedy.
         """
         device = usable_device(settings.device)
@@ -129,6 +132,8 @@ class Suggester:
             # Half the cores, so that the editor stays smooth.
             n_threads=settings.threads or max(1, (os.cpu_count() or 1) // 2),
             states_folder=states_folder() if settings.save_states else None,
+            quantize=settings.quantize,
+            on_progress=on_progress,
         )
         engine.start()
         return cls(engine, settings)

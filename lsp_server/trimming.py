@@ -78,10 +78,10 @@ def _without_opener(before: str, text: str, rest: str) -> str:
         return text
     without = text[len(opened[0]) :]
     if opened[0] in _CLOSER:
-        is_left_open = _pairs(text)[1] > 0 and rest.startswith(_CLOSER[opened[0]])
+        is_left_open = _pairs(text)[1] and rest.startswith(_CLOSER[opened[0]])
         return without if is_left_open and rest[1:2] != rest[0] else text
-    n_open = _pairs(before[-_PAIRED_CHARS:])[1]
-    return without if n_open and without[:1].isalnum() else text
+    still_open = _pairs(before[-_PAIRED_CHARS:])[1]
+    return without if still_open and without[:1].isalnum() else text
 
 
 def _without_line_below(before: str, text: str, rest: str, below: str) -> str:
@@ -203,13 +203,18 @@ def first_outer_closer(before: str, text: str) -> int | None:
     return None if first is None else first - len(before)
 
 
+def closers_for(text: str) -> str:
+    """What closes the brackets and quotes that a text leaves open, the innermost first."""
+    return "".join(_CLOSER.get(opener, opener) for opener in reversed(_pairs(text)[1]))
+
+
 def _n_unpaired(text: str) -> int:
-    pairs, n_open = _pairs(text)
-    return n_open + sum(opener < 0 for _, opener in pairs)
+    pairs, still_open = _pairs(text)
+    return len(still_open) + sum(opener < 0 for _, opener in pairs)
 
 
-def _pairs(text: str) -> tuple[list[tuple[int, int]], int]:
-    """Closing brackets and quotes with their openers' places, and the number still open.
+def _pairs(text: str) -> tuple[list[tuple[int, int]], str]:
+    """Closing brackets and quotes with their openers' places, and the openers still open.
 
     In any language, so roughly: strings in double and single quotes end with their line, an
     apostrophe inside a word is no quote. An opener's place is -1 where there is none.
@@ -236,7 +241,7 @@ def _pairs(text: str) -> tuple[list[tuple[int, int]], int]:
                 stack.pop()
             else:
                 pairs.append((at, -1))
-    return pairs, len(stack)
+    return pairs, "".join(char for char, _ in stack)
 
 
 def _is_apostrophe(text: str, at: int) -> bool:

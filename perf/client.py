@@ -75,6 +75,7 @@ class Client:
         self.strays: list[dict[str, Any]] = []
         """Answers to nothing that was asked, such as errors without an id."""
         self._versions: dict[str, int] = {}
+        self._gone: Exception | None = None
         self._arrived = asyncio.Event()
         self._reader = asyncio.ensure_future(self._read())
 
@@ -202,6 +203,9 @@ class Client:
         future = asyncio.get_running_loop().create_future()
         self._futures[request_id] = future
         self._sent_s[request_id] = time.perf_counter()
+        if self._gone is not None:
+            # Nobody is there any more who could answer.
+            future.set_exception(self._gone)
         self._write({"id": request_id, "method": method, "params": params})
         return Pending(self, request_id, future)
 
@@ -231,6 +235,7 @@ class Client:
             gone: Exception = ServerGone("the server closed its stdout")
         except ValueError as error:
             gone = error
+        self._gone = gone
         for future in self._futures.values():
             if not future.done():
                 future.set_exception(gone)

@@ -16,7 +16,12 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from lsp_server.commands.options import device_option, json_option, model_option
+from lsp_server.commands.options import (
+    device_option,
+    json_option,
+    model_option,
+    quantize_option,
+)
 from lsp_server.settings import Settings, read_settings
 from perf.case_answers import (
     PROMPT_KINDS,
@@ -117,6 +122,7 @@ def _options(context: click.Context, option: click.Parameter, value: str) -> dic
 )
 @model_option
 @device_option
+@quantize_option
 def command(
     cases_path: Path,
     as_json: bool,
@@ -132,13 +138,14 @@ def command(
     options: dict[str, Any],
     model: str | None,
     device: str | None,
+    quantize: str | None,
 ) -> None:
     """Ask for suggestions at the cursors of CASES, and say how often they are right.
 
     A case is a JSON line {"path", "prefix", "suffix", "truth"}; `python -m perf.cases` cuts them.
     """
     cases = read_cases(cases_path, limit)
-    settings = _settings(options, model, device)
+    settings = _settings(options, {"model": model, "device": device, "quantize": quantize})
     way = Way(prompt_kind=prompt_kind, explicit=not automatic, deadline_ms=deadline_ms)
     open_files = None if workspace is None else OpenFiles(read_sources(workspace))
     console = Console(stderr=True)
@@ -165,6 +172,7 @@ def command(
             "without": sorted(without),
             "also": sorted(also),
             "options": options,
+            "quantize": settings.quantize,
             "ms_per_case": ms / len(cases),
         }
     finally:
@@ -178,8 +186,7 @@ def command(
         Console(file=sys.stdout).print(table({suggester.name: result}))
 
 
-def _settings(options: dict[str, Any], model: str | None, device: str | None) -> Settings:
-    given = {"model": model, "device": device}
+def _settings(options: dict[str, Any], given: dict[str, str | None]) -> Settings:
     forced = {name: value for name, value in given.items() if value is not None}
     settings, problems = read_settings(options, {**forced, "save_states": False})
     if problems:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter, defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from perf.percentiles import percentiles
 from perf.replay import replay_sitting
 
 if TYPE_CHECKING:
@@ -86,15 +86,6 @@ def summary(rows: Iterable[Row]) -> dict[str, Any]:
         "by_kind": {kind: _figures(found) for kind, found in sorted(by_kind.items())},
         "by_prompt_kind": {kind: _figures(found) for kind, found in sorted(by_prompt_kind.items())},
     }
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 (the smallest value with so many at or below it), mean and max."""
-    ordered = sorted(values)
-    if not ordered:
-        raise ValueError("no values, expected at least one")
-    found = {f"p{n}": ordered[-(-n * len(ordered) // 100) - 1] for n in (50, 95, 99)}
-    return {**found, "mean": statistics.fmean(ordered), "max": ordered[-1]}
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import sentencepiece
 import torch
+from torch import nn
 
 from engine.config import Mamba2Config
 from engine.mamba2 import Mamba2
@@ -102,7 +103,7 @@ def long_memory_model(tokenizer_directory: Path, seed: int = 0) -> Mamba2:
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             parameter.copy_(_value(name, torch.randn(parameter.shape, generator=generator)))
-        assert model.lm_head is not None
+        assert isinstance(model.lm_head, nn.Linear)
         # Or lines and answers would hardly ever end before their limit.
         model.lm_head.weight[[tokenizer.eos_id, *tokenizer.encode("\n")]] *= 2
     return model.requires_grad_(False).eval()

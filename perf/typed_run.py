@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from perf.auto_editing import closer_for, enter
 from perf.hunks import n_common
 from perf.keyboard import REACHING_MS, READING_MS
+from perf.typed_next import NEXT_MAX_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from perf.keyboard import Keyboard
     from perf.trace_format import Event
 
-# More of what comes next than any suggestion holds.
-NEXT_MAX_CHARS = 400
 # A run of this length, and of this many lines, may be pasted in part.
 LONG_RUN_CHARS, LONG_RUN_LINES = 200, 4
 MAX_SLIP_CHARS = 4

@@ -30,7 +30,7 @@ import click
 import torch
 
 from perf.client import Client
-from perf.replay_summary import percentiles
+from perf.percentiles import percentiles
 from perf.typist import KEYS_BETWEEN_RESTS, REST_S, Asked, Editor, Typist, keys_of, type_keys
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+
+if not torch.cuda.is_available():
+    # Before anything imports Triton: without a GPU its kernels are interpreted.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 def randomize(parameters: Iterable[tuple[str, Tensor]], seed: int) -> None:

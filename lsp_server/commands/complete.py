@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lsp_server.commands.options import device_option, json_option, model_option
+from lsp_server.commands.loading import loading_bar
+from lsp_server.commands.options import (
+    device_option,
+    json_option,
+    model_option,
+    quantize_option,
+)
 from lsp_server.documents import Document, Position
 from lsp_server.settings import Settings
 from lsp_server.syntax import language_id_of
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 )
 @model_option
 @device_option
+@quantize_option
 def command(
     path: Path,
     line: int,
@@ -42,17 +49,23 @@ def command(
     max_tokens: int,
     model: str | None,
     device: str | None,
+    quantize: str | None,
 ) -> None:
     """Complete the code at a position of a file."""
     document = read_document(path)
     position = checked_position(document, line, character)
     settings = Settings(
-        model=model, device=device or Settings.device, max_tokens=max_tokens, save_states=False
+        model=model,
+        device=device or Settings.device,
+        quantize=quantize,
+        max_tokens=max_tokens,
+        save_states=False,
     )
     # Imports torch; after what can be told without it.
     from lsp_server.suggestions import Suggester
 
-    suggester = Suggester.load(settings)
+    with loading_bar() as show:
+        suggester = Suggester.load(settings, show)
     try:
         suggestion = asyncio.run(
             suggester.suggest(document, position, explicit=True, deadline_ms=None, raw=raw)

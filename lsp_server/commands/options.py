@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from lsp_server.quantizations import QUANTIZATIONS
+
 model_option = click.option(
     "--model",
     metavar="DIR|HUB-ID",
@@ -11,6 +13,11 @@ model_option = click.option(
 )
 device_option = click.option(
     "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 …  [default: cuda where there is one]"
+)
+quantize_option = click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    help="Round the weights to this when they are loaded.  [default: as they are]",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else there."

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lsp_server.commands.options import device_option, model_option
-from lsp_server.stdio import claim_stdio
+from lsp_server.commands.options import device_option, model_option, quantize_option
+from lsp_server.handshake import await_initialize, options_of
+from lsp_server.shared_window import Window, chosen_model, start_host
+from lsp_server.sharing import CHOICES, choice_of, is_shared
+from lsp_server.stdio import MessageWriter, claim_stdio, framed, read_messages
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
+# LSP's `MessageType.Warning`.
+WARNING = 2
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @click.command("serve")
 @model_option
 @device_option
+@quantize_option
 @click.option(
     "--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Default: stderr."
 )
@@ -32,7 +41,12 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     show_default=True,
 )
 @click.option(
-    "--shared", is_flag=True, help="Use the engine that all windows share; started if need be."
+    "--shared",
+    type=click.Choice(CHOICES),
+    is_flag=False,
+    flag_value="always",
+    help="Use the engine that all windows share, started if need be; auto: for a model on a GPU,"
+    " or of over 1 GB.  [default: as the client's setting shareEngine says, else never]",
 )
 @click.option(
     "--idle-s",
@@ -41,6 +55,12 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     show_default=True,
     help="With --shared: how long the engine that this starts outlives its last window.",
 )
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write your code and every key to FILE, for `keystate profile FILE`.",
+)
 # What `--shared` starts.
 @click.option("--shared-host", is_flag=True, hidden=True)
 # Many clients add this to any server's command line.
@@ -48,15 +68,17 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def command(
     model: str | None,
     device: str | None,
+    quantize: str | None,
     log_file: Path | None,
     log_level: str,
-    shared: bool,
+    shared: str | None,
     idle_s: float,
+    record: Path | None,
     shared_host: bool,
     stdio: bool,
 ) -> None:
     """Serve LSP over stdio, for an editor."""
-    options = {"model": model, "device": device}
+    options = {"model": model, "device": device, "quantize": quantize}
     forced = {name: value for name, value in options.items() if value is not None}
     if shared_host:
         _hold_engine(forced, idle_s, log_level)
@@ -69,40 +91,83 @@ def command(
     )
     # At INFO it logs whole messages, which are the user's code.
     logging.getLogger("pygls").setLevel(logging.WARNING)
-    serve = partial(_pipe, idle_s, log_level) if shared else _serve
-    code = serve(forced, stdin, stdout)
+    messages = read_messages(stdin)
+    if record is not None:
+        messages = _recorded(record, messages, MessageWriter(stdout))
+    code = _serve_editor(shared, idle_s, log_level, forced, messages, stdout)
     logging.shutdown()
     # Not `sys.exit`: a thread may be loading torch or a model, and would hold the process back or
     # crash it while the interpreter is taken down around it.
     os._exit(code)
 
 
-def _serve(forced: dict[str, str], stdin: BinaryIO, stdout: BinaryIO) -> int:
+def _recorded(path: Path, messages: Iterator[bytes], editor: MessageWriter) -> Iterator[bytes]:
+    """The messages, written to a file as they pass; whoever is at the keys is told so first."""
+    # Imports pygls.
+    from lsp_server.recording import Recorder
+
+    recorder = Recorder(path)
+    logging.getLogger(__name__).warning("%s", recorder.warning)
+    recorded = recorder.tap(messages)
+    for initialize in recorded:
+        # LSP lets a server say this much before it answers.
+        warning = {"type": WARNING, "message": f"keystate: {recorder.warning}"}
+        told = {"jsonrpc": "2.0", "method": "window/showMessage", "params": warning}
+        editor.write(framed(json.dumps(told).encode()))
+        yield initialize
+        yield from recorded
+
+
+def _serve_editor(
+    shared: str | None,
+    idle_s: float,
+    log_level: str,
+    forced: dict[str, str],
+    messages: Iterator[bytes],
+    stdout: BinaryIO,
+) -> int:
+    """Serve with the engine that is wanted; gives the exit code."""
+    initialize = await_initialize(messages, MessageWriter(stdout))
+    if initialize is None:
+        return 1
+    messages = chain([initialize], messages)
+    options = options_of(initialize)
+    model, device, _ = chosen_model(options, forced)
+    if is_shared(choice_of(shared, options), model, device):
+        return _pipe(idle_s, log_level, forced, messages, stdout)
+    return _serve(forced, messages, stdout)
+
+
+def _serve(forced: dict[str, str], messages: Iterable[bytes], stdout: BinaryIO) -> int:
     # Imported after stdout is safe from whatever the imports print.
     import asyncio
 
     from lsp_server.server import Server
 
     async def run() -> int:
-        return await Server(forced).run(stdin, stdout)
+        return await Server(forced).run(messages, stdout)
 
     return asyncio.run(run())
 
 
 def _pipe(
-    idle_s: float, log_level: str, forced: dict[str, str], stdin: BinaryIO, stdout: BinaryIO
+    idle_s: float,
+    log_level: str,
+    forced: dict[str, str],
+    messages: Iterable[bytes],
+    stdout: BinaryIO,
 ) -> int:
     # Neither asyncio nor pygls: each window pays for what is imported here.
-    from lsp_server.shared_window import Window, start_host
-
     more = ("--idle-s", str(idle_s), "--log-level", log_level)
-    return Window(forced, stdout, partial(start_host, more=more)).run(stdin)
+    return Window(forced, stdout, partial(start_host, more=more)).run(messages)
 
 
 def _hold_engine(forced: dict[str, str], idle_s: float, log_level: str) -> None:
     from lsp_server.shared_address import HostAddress
 
-    address = HostAddress.of(forced.get("model"), forced.get("device", "auto"))
+    address = HostAddress.of(
+        forced.get("model"), forced.get("device", "auto"), forced.get("quantize")
+    )
     lock = address.claim()
     if lock is None:
         # Two windows began at once.

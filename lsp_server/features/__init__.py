@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -32,6 +33,7 @@ from lsp_server.features.inline_completion import inline_completion
 from lsp_server.features.last_timings import LAST_TIMINGS, last_timings
 from lsp_server.features.shutdown import shutdown
 from lsp_server.features.status import status
+from lsp_server.protocol import MadeWhenSent
 from lsp_server.status import STATUS
 
 if TYPE_CHECKING:
@@ -98,11 +100,21 @@ def _dispatcher(server: Server, method: str, handler: Handler) -> Callable[[Any]
     async def dispatch(params: Any = None) -> Any:
         try:
             with server.status.waiting() if method in WAITED_FOR else nullcontext():
-                return await handler(server, params)
+                result = await handler(server, params)
         except Exception as error:
-            logger.exception("%s failed", method)
-            if method in ON_FAILURE:
-                return ON_FAILURE[method]()
-            raise JsonRpcInternalError(f"{method} failed; the server's log says why") from error
+            return failed(error)
+        return MadeWhenSent(partial(made, result)) if isinstance(result, MadeWhenSent) else result
+
+    def made(result: MadeWhenSent) -> Any:
+        try:
+            return result.make()
+        except Exception as error:
+            return failed(error)
+
+    def failed(error: Exception) -> Any:
+        logger.error("%s failed", method, exc_info=error)
+        if method in ON_FAILURE:
+            return ON_FAILURE[method]()
+        raise JsonRpcInternalError(f"{method} failed; the server's log says why") from error
 
     return dispatch

@@ -12,6 +12,7 @@ from pygls.exceptions import JsonRpcException
 
 from lsp_server.configuration import SECTION
 from lsp_server.features.did_change_configuration import take_configuration
+from lsp_server.status import STATUS_CAPABILITY
 
 if TYPE_CHECKING:
     from lsp_server.server import Server
@@ -21,10 +22,17 @@ logger = logging.getLogger(__name__)
 
 async def initialized(server: Server, _params: types.InitializedParams | None) -> None:
     """Say how things stand and what is wrong with the settings; ask for those there are now."""
-    server.status.begin()
+    if _hears_status(server):
+        server.status.begin()
     problems, server.setting_problems = server.setting_problems, []
     server.warn(problems)
     await asyncio.gather(_show_loading(server), _listen(server), take_configuration(server, None))
+
+
+def _hears_status(server: Server) -> bool:
+    """Whether the client takes our own notification; others may warn of what they do not know."""
+    experimental = server.client_capabilities.experimental
+    return isinstance(experimental, dict) and experimental.get(STATUS_CAPABILITY) is True
 
 
 async def _show_loading(server: Server) -> None:
@@ -41,8 +49,15 @@ async def _show_loading(server: Server) -> None:
     if server.is_loaded:
         return
     model = server.settings.model or "the embedded model"
-    begin = types.WorkDoneProgressBegin(title="keystate", message=f"loading {model}")
+    # A client shows a percentage only where there was one from the beginning.
+    begin = types.WorkDoneProgressBegin(title="keystate", message=f"loading {model}", percentage=0)
     progress.begin(token, begin)
+
+    def report(what: str, share: float) -> None:
+        report = types.WorkDoneProgressReport(message=what, percentage=int(100 * share))
+        progress.report(token, report)
+
+    server.status.on_progress = report
     suggester = await server.suggester(None)
     message = "no model" if suggester is None else f"{suggester.name} on {suggester.device}"
     progress.end(token, types.WorkDoneProgressEnd(message=message))

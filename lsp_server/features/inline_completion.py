@@ -17,9 +17,11 @@ from lsp_server.documents import Change, Document, Position
 from lsp_server.features.accepted import ACCEPTED
 from lsp_server.filters import reason_off
 from lsp_server.offers import Fate
-from lsp_server.protocol import received_s
+from lsp_server.protocol import MadeWhenSent, received_s
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lsp_server.server import Server
     from lsp_server.type_through import Kept
 
@@ -50,7 +52,7 @@ class Place:
 
 async def inline_completion(
     server: Server, params: types.InlineCompletionParams
-) -> types.InlineCompletionList | None:
+) -> types.InlineCompletionList | MadeWhenSent | None:
     """Answer with what fits the document as it stands; `None` once it has moved on."""
     place = _place(server, params)
     invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
@@ -85,20 +87,25 @@ def _place(server: Server, params: types.InlineCompletionParams) -> Place | None
 
 async def _suggest(
     server: Server, place: Place, invoked: bool
-) -> types.InlineCompletionList | None:
+) -> types.InlineCompletionList | MadeWhenSent | None:
     document, revision = place.document, place.document.revision
     if not invoked:
         rests, fate = _typed_through(server, place)
         if rests:
-            server.type_through.n_answers += 1
-            _note(server, document, TYPED, {"total": 0.0})
-            return _answer(server, place, rests, fate)
+            typed = _noted(server, document, TYPED, {"total": 0.0})
+
+            def prolong() -> types.InlineCompletionList:
+                server.type_through.n_answers += 1
+                server.answers.add(*typed)
+                return _answer(server, place, rests, fate)
+
+            return _unless_outdated(server, document, revision, prolong)
     settings = server.settings
     deadline_ms = settings.invoked_deadline_ms if invoked else settings.deadline_ms
     ends_s = received_s.get() + deadline_ms / 1e3
     suggester = await server.suggester(1e3 * (ends_s - time.monotonic()))
     if suggester is None:
-        _note(server, document, {"stop": "loading"}, None)
+        server.answers.add(*_noted(server, document, {"stop": "loading"}, None))
         return types.InlineCompletionList(items=[])
     asked, position = document, place.end
     start, end = document.offset_at(place.start), document.offset_at(place.end)
@@ -113,15 +120,37 @@ async def _suggest(
         deadline_ms=max(0.0, 1e3 * (ends_s - time.monotonic())),
         n_alternatives=N_ALTERNATIVES if invoked else 0,
     )
-    _note(server, document, suggestion.counts, suggestion.timings_ms)
-    if not suggestion.is_wanted or document.revision != revision:
+    if not suggestion.is_wanted:
         return None
-    fate = Fate()
+    noted = _noted(server, document, suggestion.counts, suggestion.timings_ms)
     texts = [item.insert_text for item in suggestion.items]
-    if texts:
-        whole = tuple(place.chosen + text for text in texts)
-        server.type_through.keep(document, start, end, whole, suggestion.completion.kind, fate)
-    return _answer(server, place, texts, fate)
+
+    def answer() -> types.InlineCompletionList:
+        fate = Fate()
+        server.answers.add(*noted)
+        if texts:
+            whole = tuple(place.chosen + text for text in texts)
+            server.type_through.keep(document, start, end, whole, suggestion.completion.kind, fate)
+        return _answer(server, place, texts, fate)
+
+    return _unless_outdated(server, document, revision, answer)
+
+
+def _unless_outdated(
+    server: Server,
+    document: Document,
+    revision: int,
+    answer: Callable[[], types.InlineCompletionList],
+) -> MadeWhenSent:
+    """What `answer` gives; None, and nothing is remembered, if anything newer has come in."""
+
+    def make() -> types.InlineCompletionList | None:
+        is_open = server.documents.get(document.uri) is document
+        if not is_open or document.revision != revision or server.scheduler.is_busy(document.uri):
+            return None
+        return answer()
+
+    return MadeWhenSent(make)
 
 
 def _typed_through(server: Server, place: Place) -> tuple[list[str], Any]:
@@ -157,14 +186,15 @@ def _answer(
     return types.InlineCompletionList(items=items)
 
 
-def _note(
+def _noted(
     server: Server,
     document: Document,
     counts: dict[str, Any],
     timings_ms: dict[str, float] | None,
-) -> None:
-    """Keep what an answer took, for `keystate/lastTimings`; no timings: nobody was asked."""
-    since_received_ms = 1e3 * (time.monotonic() - received_s.get())
+) -> tuple[dict[str, Any], float]:
+    """What an answer took, for `keystate/lastTimings`, and now; no timings: nobody was asked."""
+    read_s, now_s = received_s.get(), time.monotonic()
+    since_received_ms = 1e3 * (now_s - read_s)
     answer = {
         "id": server.protocol.msg_id,
         "uri": document.uri,
@@ -173,7 +203,13 @@ def _note(
         "timings_ms": {"total": since_received_ms},
     }
     if timings_ms is not None:
-        # Reading the message, and waiting for the loop or for the model to load.
+        # Decoding the message, and waiting for the loop or for the model to load.
         received_ms = since_received_ms - timings_ms["total"]
-        answer["timings_ms"] = {**timings_ms, "receive": received_ms, "total": since_received_ms}
-    server.answers.add(answer)
+        read_ahead_ms = server.read_ahead_ms(read_s, read_s + received_ms / 1e3)
+        answer["timings_ms"] = {
+            **timings_ms,
+            "receive": received_ms - read_ahead_ms,
+            "read_ahead": read_ahead_ms,
+            "total": since_received_ms,
+        }
+    return answer, now_s

@@ -198,7 +198,7 @@ BUDGET_BYTES: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
 
 def n_reads(session: Session, completion: Completion) -> int:
     """Give the number of passes that read the whole prompt of an answer."""
-    return len(list(session.engine.decoder.cuts(0, completion.n_prompt)))
+    return len(list(session.engine.decoder.passes(0, completion.n_prompt)))
 
 
 def turns_until_answered(session: Session, ticket: Ticket, ms_per_step: float) -> list[bool]:

@@ -574,7 +574,9 @@ class Hub:
         self.asked: list[str] = []
         self.error: Exception | None = None
 
-    def snapshot_download(self, repo_id: str, *, allow_patterns: list[str]) -> str:
+    def snapshot_download(
+        self, repo_id: str, *, allow_patterns: list[str], tqdm_class: object
+    ) -> str:
         self.asked.append(repo_id)
         if self.error:
             raise self.error

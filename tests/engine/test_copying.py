@@ -286,7 +286,7 @@ def n_drafts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def n_reads(engine: Engine, completion: Completion) -> int:
-    return len(list(engine.decoder.cuts(0, completion.n_prompt)))
+    return len(list(engine.decoder.passes(0, completion.n_prompt)))
 
 
 @pytest.mark.parametrize("cut", range(14, 30, 3))
@@ -418,7 +418,7 @@ def test_the_end_of_the_sequence_counts_to_the_line(model: Mamba2, tokenizer: To
     with torch.inference_mode():
         _, completion = ask(engine, prefix="x = 1\n", max_tokens=1)
         hidden, _ = model.prefill(torch.tensor([completion.prompt_ids]))
-        assert model.lm_head is not None
+        assert isinstance(model.lm_head, torch.nn.Linear)
         model.lm_head.weight[tokenizer.eos_id] = 0.15 * hidden[0, -1]
     _, completion = ask(engine_of(model, tokenizer, None), prefix="x = 1\n")
     assert (completion.stop, completion.token_ids) == ("eos", ())

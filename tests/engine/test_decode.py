@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -124,16 +125,17 @@ def test_every_checkpoint_of_a_prefill_is_the_state_from_scratch(
     last, work = read(decoder, ids)
     check_state(decoder.model, last)
     assert work.n_recomputed == n_tokens
-    ends = list(decoder.cuts(0, n_tokens))
-    assert work.n_passes == len(ends)
+    passes = list(decoder.passes(0, n_tokens))
+    assert work.n_passes == len(passes)
+    places = [place for one in passes for place in one]
     kept = [checkpoint for checkpoint, _ in decoder.cache.checkpoints()]
     assert n_tokens in [len(checkpoint.ids) for checkpoint in kept]
     for checkpoint in kept:
-        assert len(checkpoint.ids) in ends
+        assert len(checkpoint.ids) in places
         assert checkpoint.ids.tolist() == ids[: len(checkpoint.ids)].tolist()
         check_state(decoder.model, checkpoint)
     # Some were thinned again; none where they all were wanted.
-    assert len(kept) + decoder.cache.counts["thinned"] == len(ends)
+    assert len(kept) + decoder.cache.counts["thinned"] == len(places)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 16, 17, 100])
@@ -210,7 +212,7 @@ def test_stopped_between_passes_it_goes_on_from_there(decoder: Decoder) -> None:
     next(steps)
     steps.close()
     checkpoint, rest = read(decoder, ids)
-    assert work.n_recomputed == list(decoder.cuts(0, 300))[1]
+    assert work.n_recomputed == list(decoder.passes(0, 300))[1][-1]
     assert rest.n_recomputed == 300 - work.n_recomputed
     check_state(decoder.model, checkpoint)
 
@@ -268,6 +270,7 @@ def test_typing_and_deleting_on_a_trail(decoder: Decoder, n_typed: int) -> None:
 
 def test_two_readings_of_one_owner_do_not_disturb_each_other(decoder: Decoder) -> None:
     """As a build and a request take turns: each goes on from where it was."""
+    decoder.chunk_tokens = 16
     ids, other = random_ids(84), np.append(random_ids(63), random_ids(21, seed=1)).astype(np.int32)
     for n_first in (1, 2):
         for n_second in (1, 2):
@@ -369,18 +372,54 @@ def test_a_trail_does_not_live_in_the_cache(decoder: Decoder) -> None:
 @pytest.mark.parametrize(
     ("start", "end"), [(0, 0), (5, 5), (0, 1), (0, 1000), (17, 1000), (990, 1000), (900, 1000)]
 )
-def test_cuts(decoder: Decoder, chunk_tokens: int, start: int, end: int) -> None:
+def test_passes_are_full_and_leave_checkpoints_where_they_will_be_wanted(
+    decoder: Decoder, chunk_tokens: int, start: int, end: int
+) -> None:
     decoder.chunk_tokens = chunk_tokens
-    cuts = list(decoder.cuts(start, end))
-    passes = np.diff([start, *cuts])
-    assert all(0 < n_tokens <= chunk_tokens for n_tokens in passes)
-    assert cuts[-1:] == ([end] if end > start else [])
+    passes = list(decoder.passes(start, end))
+    assert len(passes) == math.ceil((end - start) / chunk_tokens)
+    assert all(places[-1] - start == (i + 1) * chunk_tokens for i, places in enumerate(passes[:-1]))
+    places = [place for one in passes for place in one]
+    assert places == sorted(set(places))
+    assert all(place > start for place in places)
+    assert places[-1:] == ([end] if end > start else [])
     if end - start <= MAX_PASS_TOKENS:
-        assert len(cuts) <= 1, "its log is enough for going back"
+        assert len(places) <= 1, "its log is enough for going back"
         return
     near = {end - d for d in (0, 10, 30, 70, 150, 310, 630) if end - d > start}
-    assert near <= set(cuts)
-    assert len(cuts) <= len(near) + (end - start) // chunk_tokens + 1
+    assert near <= set(places)
+    assert len(places) <= len(near) + len(passes)
+
+
+def test_states_of_a_large_model_are_given_by_a_few_passes_more(decoder: Decoder) -> None:
+    """As many as fit beside the model at once."""
+    ids = random_ids(400)
+    wanted = {place for one in decoder.passes(0, 400) for place in one}
+    decoder.max_places = 3
+    passes = list(decoder.passes(0, 400))
+    assert wanted <= {place for one in passes for place in one}
+    assert max(len(places) for places in passes) == 3
+    checkpoint, work = read(decoder, ids)
+    assert work.n_passes == len(passes)
+    check_state(decoder.model, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "n_back"), [(17, 16), (26, 25), (27, 10), (100, 10), (500, 10)]
+)
+def test_the_end_of_what_was_read_is_on_the_trail(
+    decoder: Decoder, n_tokens: int, n_back: int
+) -> None:
+    decoder.chunk_tokens = 2048
+    ids = random_ids(n_tokens)
+    _, work = read(decoder, ids)
+    assert work.n_passes == 1
+    for d in range(1, n_back + 1):
+        back, work = read(decoder, ids[: n_tokens - d])
+        assert (work.n_recomputed, work.source) == (0, "trail")
+        check_state(decoder.model, back)
+    _, work = read(decoder, ids[: n_tokens - n_back - 1])
+    assert work.source != "trail"
 
 
 # Covering the held-back text

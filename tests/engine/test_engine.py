@@ -73,7 +73,7 @@ def test_counters(session: Session) -> None:
         "trail_hits": 1,
         "trail_bytes": decoder.trail_bytes,
         "background_tokens": n_other,
-        "background_passes": len(list(decoder.cuts(0, n_other))),
+        "background_passes": len(list(decoder.passes(0, n_other))),
     }
     assert n_reads(session, first) <= len(cache) + cache.counts["thinned"]
     assert cache.n_bytes == len(cache) * session.engine.model.initial_state().n_bytes
@@ -96,7 +96,7 @@ def test_times_are_those_of_the_own_passes(
 
         return timed
 
-    monkeypatch.setattr(model, "prefill", taking(model.prefill, 5.0))
+    monkeypatch.setattr(model, "read", taking(model.read, 5.0))
     monkeypatch.setattr(model, "forward", taking(model.forward, 5.0))
     started = session.clock.now
     requests = [ask(document=name, header=name + "\n", cursor=CURSOR - 1) for name in "ab"]

@@ -111,7 +111,7 @@ def test_a_preparation_that_waits_300_ms_gets_every_second_pass(
     turns += turns_until_answered(session, ticket, 10.0)
     # From the 31st step on, until it is done.
     assert not any(turns[:30])
-    n_passes = len(list(session.engine.decoder.cuts(0, 800)))
+    n_passes = len(list(session.engine.decoder.passes(0, 800)))
     assert turns[30:60] == [True, False] * 15
     assert sum(turns) > n_passes / 3
     completion = session.answer(ticket)

@@ -80,7 +80,7 @@ def test_superseded_while_its_own_pass_runs(
     # Nothing is held back here, so with the prompt cached the only pass is for the second token.
     older = session.submit(ask(max_tokens=2))
     newer: list[Ticket] = []
-    method = "forward" if cached else "prefill"
+    method = "forward" if cached else "read"
     working = getattr(session.engine.model, method)
 
     def submitting(*args: Any) -> Any:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from engine.tokenizer import Tokenizer
 
 
-@pytest.mark.parametrize("method", ["prefill", "forward", "logits"])
+@pytest.mark.parametrize("method", ["read", "forward", "logits"])
 @pytest.mark.parametrize("n_good", [0, 2])
 def test_a_completion_that_fails_is_answered_and_the_next_one_is_right(
     session: Session, monkeypatch: pytest.MonkeyPatch, method: str, n_good: int
@@ -60,7 +60,7 @@ def test_a_preparation_that_fails_is_dropped(
         raise RuntimeError("broken")
 
     with monkeypatch.context() as patch:
-        patch.setattr(session.engine.model, "prefill", failing)
+        patch.setattr(session.engine.model, "read", failing)
         patch.setattr(session.engine.model, "forward", failing)
         session.engine.prepare(ask())
         assert session.run() == 1

@@ -145,6 +145,27 @@ def test_every_split_of_the_prefill(pair: Pair) -> None:
         assert_close(pair.ours.logits(hidden[0]), pair.logits[k:], f"second prefill from {k}")
 
 
+@pytest.mark.parametrize(("start", "n_unlogged"), [(0, 60), (5, 0), (30, 50), (79, 1)])
+def test_reading_gives_every_state_on_the_way(pair: Pair, start: int, n_unlogged: int) -> None:
+    """And a log that leads from one of them to all that follow."""
+    _, base = pair.prefills[start]
+    positions = [0, *range(N_TOKENS - start, 0, -1)]
+    reading = pair.ours.read(pair.tokens[start:], base, positions, n_unlogged)
+    assert_close(pair.ours.logits(reading.hidden), pair.logits[start:], f"reading from {start}")
+    states = dict(zip(positions, reading.states, strict=True))
+    for n, state in states.items():
+        _, expected = pair.prefills[start + n]
+        assert_close(state.ssm_state, expected.ssm_state, f"ssm_state after {n} from {start}")
+        assert_close(state.conv_state, expected.conv_state, f"conv_state after {n} from {start}")
+        assert state.ssm_state.untyped_storage().nbytes() == state.ssm_state.nbytes
+    assert reading.log.n_tokens == N_TOKENS - start - n_unlogged
+    for n in range(reading.log.n_tokens + 1):
+        state = reading.log.replay(states[n_unlogged], pair.ours.A, n)
+        _, expected = pair.prefills[start + n_unlogged + n]
+        assert_close(state.ssm_state, expected.ssm_state, f"ssm_state {n} along the log")
+        assert_close(state.conv_state, expected.conv_state, f"conv_state {n} along the log")
+
+
 @pytest.mark.parametrize("n_pass", [1, 2, 7, 16])
 def test_passes_one_after_another(pair: Pair, n_pass: int) -> None:
     _, state = pair.prefills[5]

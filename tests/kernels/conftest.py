@@ -1,17 +1,58 @@
-"""Random inputs of the recurrence, and how far a result may be from the oracle."""
+"""Random inputs of the recurrence, and how far a result may be from the oracle.
+
+The same tests run on a GPU where there is one, and on a CPU with Triton's kernels interpreted.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
+from kernels.choice import has_triton
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interpreter_rounds() -> Iterator[None]:
+    """What the interpreter does otherwise than a GPU, put right.
+
+    It cuts float32 off to bfloat16 instead of rounding to the nearest, and multiplies the bits of
+    bfloat16 matrices as integers.
+    """
+    if DEVICE != "cpu" or not has_triton():
+        yield
+        return
+    from triton.language import float32
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    as_it_is, plain_dot = InterpreterBuilder.cast_impl, InterpreterBuilder.create_dot
+
+    def cast(self: Any, source: Any, kind: Any) -> Any:
+        scalars = (str(source.dtype.scalar), str(kind.scalar))
+        if scalars != ("fp32", "bf16"):
+            return as_it_is(self, source, kind)
+        rounded = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16()
+        return TensorHandle(rounded.view(torch.int16).numpy().view(np.uint16), kind.scalar)
+
+    def dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        wide = [as_it_is(self, m, float32) if str(m.dtype.scalar) == "bf16" else m for m in (a, b)]
+        return plain_dot(self, *wide, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InterpreterBuilder, "cast_impl", cast)
+        patch.setattr(InterpreterBuilder, "create_dot", dot)
+        yield
+
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
@@ -62,7 +103,7 @@ def make_inputs(
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator).to(DEVICE)
 
     return Inputs(
         x=normal(batch, length, nheads, headdim).to(dtype),
@@ -132,6 +173,25 @@ def check() -> Callable[[Tensor, Tensor, torch.dtype], None]:
         assert relative_error(found, expected) < TOLERANCES[dtype]
 
     return check_close
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """The GPU where there is one, else the CPU."""
+    return DEVICE
+
+
+@pytest.fixture
+def apart() -> Callable[[Tensor], Tensor]:
+    """`apart(tensor)`: the same values as a slice of a larger tensor of NaN."""
+
+    def slice_of_larger(tensor: Tensor) -> Tensor:
+        shape = (*tensor.shape[:-1], tensor.shape[-1] + 3)
+        larger = torch.full(shape, torch.nan, dtype=tensor.dtype, device=tensor.device)
+        larger[..., 1:-2] = tensor
+        return larger[..., 1:-2]
+
+    return slice_of_larger
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -18,12 +18,13 @@ from lsp_server.stdio import MessageWriter
 from lsp_server.suggestions import Item, Suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from lsp_server.suggestions import Suggester
 
 URI = "file:///workspace/package/a.py"
 INLINE_COMPLETION = "textDocument/inlineCompletion"
+DID_CHANGE = "textDocument/didChange"
 
 
 @dataclass
@@ -68,11 +69,23 @@ class FakeSuggester:
         self.settings = settings
 
 
+def insertion(text: str, version: int, character: int = 0) -> dict[str, Any]:
+    """Parameters of a change that puts text into the document's first line."""
+    at = {"line": 0, "character": character}
+    change = {"range": {"start": at, "end": at}, "text": text}
+    document = {"uri": URI, "version": version}
+    return {"textDocument": document, "contentChanges": [change]}
+
+
 def suggestion(text: str, stop: str = "line") -> Suggestion:
     at = Position(0, 0)
     items = (Item(insert_text=text, start=at, end=at),) if text else ()
     completion = Completion(text=text, stop=stop)
     return Suggestion(items=items, completion=completion, timings_ms={"total": 1.0})
+
+
+def _body(message: dict[str, Any]) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", **message}).encode()
 
 
 class Bench:
@@ -85,6 +98,7 @@ class Bench:
         self.sent = bytearray()
         # What the loading of the engine comes to.
         self._loaded: SimpleQueue[FakeSuggester | Suggester | Exception] = SimpleQueue()
+        self.on_progress: Callable[[str, float], None] = lambda _what, _share: None
         self.server = Server({}, lambda: self._load)
         bench = self
 
@@ -113,15 +127,19 @@ class Bench:
         self.server.configure(Settings(), [])
         self._loaded.put(self._real or self.suggester)
 
-    def _load(self, _settings: Settings) -> Any:
+    def _load(self, _settings: Settings, on_progress: Callable[[str, float], None]) -> Any:
+        self.on_progress = on_progress
         loaded = self._loaded.get()
         if isinstance(loaded, Exception):
             raise loaded
         return loaded
 
     def send(self, message: dict[str, Any]) -> None:
-        body = json.dumps({"jsonrpc": "2.0", **message}).encode()
-        self.server.protocol.receive(body, time.monotonic())
+        self.server.protocol.receive(_body(message), time.monotonic())
+
+    def read(self, method: str, params: Any) -> None:
+        """Have a notification read, which the loop is still to handle."""
+        self.server.inbox.put(_body({"method": method, "params": params}))
 
     def tell(self, method: str, params: Any) -> None:
         self.send({"method": method, "params": params})
@@ -142,10 +160,7 @@ class Bench:
         )
 
     def insert(self, text: str, version: int) -> None:
-        at = {"line": 0, "character": 0}
-        change = {"range": {"start": at, "end": at}, "text": text}
-        document = {"uri": URI, "version": version}
-        self.tell("textDocument/didChange", {"textDocument": document, "contentChanges": [change]})
+        self.tell(DID_CHANGE, insertion(text, version))
 
     async def initialized(self, options: object = None, capabilities: object = None) -> None:
         params = {"capabilities": capabilities or {}, "initializationOptions": options}

@@ -45,7 +45,7 @@ class Asked:
 
 async def loaded(suggester: Asked) -> tuple[Server, Document]:
     """A server with one open document, whose engine has been loaded."""
-    server = Server({}, lambda: lambda _settings: cast("Suggester", suggester))
+    server = Server({}, lambda: lambda *_: cast("Suggester", suggester))
     document = server.documents.open("file:///w/a.py", "python", 1, "x = 1\n", "a.py")
     server.configure(Settings(), [])
     assert await asyncio.wait_for(server.suggester(60_000), 60) is not None

@@ -10,7 +10,7 @@ import pytest
 from lsp_server.documents import Document, Position
 from lsp_server.features.accepted import ACCEPTED
 from perf.client import INVOKED, SERVER_COMMAND, Client, ResponseError
-from tests.lsp_server.server_bench import URI, Bench, suggestion
+from tests.lsp_server.server_bench import DID_CHANGE, URI, Bench, insertion, suggestion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +72,48 @@ class TestScheduling:
         ready_bench.insert("y", 1)
         await ready_bench.settle()
         assert ready_bench.result(request) is None
+
+    @pytest.mark.parametrize("is_typed_along", [False, True], ids=["engine", "typed"])
+    @pytest.mark.parametrize("n_turns", range(5))
+    async def test_a_change_before_the_answer_is_written(
+        self, ready_bench: Bench, n_turns: int, is_typed_along: bool
+    ) -> None:
+        """The change is read so many turns of the loop after the answer was there."""
+        bench = ready_bench
+        if is_typed_along:
+            shown = bench.complete(0, 5)
+            await bench.settle()
+            bench.suggester.answers.pop().set_result(suggestion("23"))
+            await bench.settle()
+            assert bench.result(shown)["items"]
+        n_through = bench.server.type_through.n_answers
+        bench.server.answers.take()
+        request = bench.complete(0, 5)
+        if not is_typed_along:
+            await bench.settle()
+            bench.suggester.answers[0].set_result(suggestion("23"))
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        is_written = bool(bench.answers(request))
+        bench.read(DID_CHANGE, insertion("2", 1, 5))
+        await bench.settle()
+        assert bool(bench.result(request)) == is_written
+        assert len(bench.server.answers.take()) == is_written
+        assert bench.server.type_through.n_answers - n_through == (is_typed_along and is_written)
+        # Nobody types along what was not shown.
+        n_asked = len(bench.suggester.asked)
+        bench.complete(0, 6)
+        await bench.settle()
+        assert len(bench.suggester.asked) - n_asked == (not is_typed_along and not is_written)
+
+    async def test_a_request_before_the_answer_is_written(self, ready_bench: Bench) -> None:
+        older = ready_bench.complete(0, 5)
+        await ready_bench.settle()
+        ready_bench.suggester.answers[0].set_result(suggestion("23"))
+        newer = ready_bench.complete(0, 3)
+        await ready_bench.settle()
+        assert ready_bench.result(older) is None
+        assert ready_bench.answers(newer) == []
 
     async def test_a_request_sees_the_change_right_before_it(self, ready_bench: Bench) -> None:
         ready_bench.insert("y", 1)

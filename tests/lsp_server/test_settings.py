@@ -14,7 +14,9 @@ def test_every_setting_is_taken() -> None:
     options = {
         "model": "/models/tiny",
         "device": "cpu",
+        "quantize": "int8",
         "threads": 1,
+        "shareEngine": "auto",
         "deadlineMs": 250,
         "invokedDeadlineMs": 2500.5,
         "maxTokens": 32,
@@ -33,7 +35,9 @@ def test_every_setting_is_taken() -> None:
     assert settings == Settings(
         model="/models/tiny",
         device="cpu",
+        quantize="int8",
         threads=1,
+        share_engine="auto",
         deadline_ms=250.0,
         invoked_deadline_ms=2500.5,
         max_tokens=32,
@@ -86,6 +90,7 @@ def test_the_nearest_name_is_told(key: str, nearest: str) -> None:
         ("minConfidence", "high", "'high'"),
         ("threads", 0, "threads is 0, expected 1"),
         ("model", "", "model is empty"),
+        ("shareEngine", "maybe", "share_engine is 'maybe', expected auto, always, never"),
         ("model", ["x"], "['x'] is not a str"),
         ("enabled", 1, "1 is not true or false"),
         ("languages", ["python"], "['python'] is not an object of languages"),

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from lsp_server import status as status_module
 from lsp_server.status import STATUS, Status
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio
 
+LISTENS = {"experimental": {"keystateStatus": True}}
 PROGRESS = {"window": {"workDoneProgress": True}}
 
 
@@ -30,8 +32,26 @@ async def asked(bench: Bench, uri: str | None = None) -> Any:
     return bench.result(request)
 
 
+@pytest_asyncio.fixture
+async def ready_bench(bench: Bench) -> Bench:
+    """One whose client listens."""
+    await bench.initialized({}, LISTENS)
+    await bench.load()
+    return bench
+
+
+@pytest.mark.parametrize(
+    "experimental", [None, {}, {"keystateStatus": False}, [], "keystateStatus"], ids=repr
+)
+async def test_told_to_those_who_listen_alone(bench: Bench, experimental: object) -> None:
+    await bench.initialized({}, {"experimental": experimental})
+    await bench.load()
+    assert bench.told(STATUS) == []
+    assert (await asked(bench))["kind"] == "ready"
+
+
 async def test_from_the_start_until_ready(bench: Bench) -> None:
-    request = bench.ask("initialize", {"capabilities": {}})
+    request = bench.ask("initialize", {"capabilities": LISTENS})
     await bench.settle()
     # Nothing before `initialized`.
     assert [message.get("id") for message in bench.messages()] == [request]
@@ -45,7 +65,7 @@ async def test_from_the_start_until_ready(bench: Bench) -> None:
 
 
 async def test_loaded_before_the_client_listens(bench: Bench) -> None:
-    bench.ask("initialize", {"capabilities": {}})
+    bench.ask("initialize", {"capabilities": LISTENS})
     await bench.settle()
     await bench.load()
     assert kinds(bench) == []
@@ -55,7 +75,7 @@ async def test_loaded_before_the_client_listens(bench: Bench) -> None:
 
 
 async def test_an_error_names_its_remedy(bench: Bench) -> None:
-    await bench.initialized()
+    await bench.initialized({}, LISTENS)
     await bench.load(ValueError("no weights. Fetch them."))
     assert kinds(bench) == ["starting", "error"]
     assert bench.told(STATUS)[-1]["message"].endswith("no weights. Fetch them.")
@@ -150,3 +170,28 @@ class TestProgress:
         await bench.initialized({}, capabilities)
         await bench.load()
         assert bench.told("window/workDoneProgress/create") == []
+
+    async def test_says_how_far_it_is_where_that_takes_longer(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await bench.initialized({}, PROGRESS | LISTENS)
+        await bench.answer("window/workDoneProgress/create", None)
+        # Within a second nothing is said.
+        for share in (0.1, 0.2):
+            bench.server.status.progress("loading the model", share)
+        assert kinds(bench) == ["starting"]
+        monkeypatch.setattr(status_module, "PROGRESS_S", 0.0)
+        bench.server.status._progress_due_s = None
+        bench.server.status.progress("loading the model", 0.42)
+        assert bench.told(STATUS)[-1]["message"] == "loading the model: 42%"
+        assert bench.told("$/progress")[-1]["value"] == {
+            "kind": "report",
+            "message": "loading the model",
+            "percentage": 42,
+        }
+        await bench.load()
+        # From the loading thread, after the last word.
+        bench.on_progress("loading the model", 1.0)
+        await bench.settle()
+        assert kinds(bench)[-1] == "ready"
+        assert bench.told("$/progress")[-1]["value"]["kind"] == "end"

@@ -14,8 +14,9 @@ from engine.tokenizer import Tokenizer
 from lsp_server.documents import Change, Position
 from lsp_server.settings import Settings
 from lsp_server.suggestions import GRACE_MS, Suggester
+from perf.percentiles import percentiles
 from perf.replay import Pace, Row, replay, replay_sitting
-from perf.replay_summary import compare, percentiles, summary
+from perf.replay_summary import compare, summary
 from perf.trace_format import Event, Trace
 from perf.typed_run import CAREFUL
 from perf.typing_model import type_changes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +12,12 @@ from click.testing import CliRunner
 from engine.tokenizer import Tokenizer
 from perf import state_report
 from perf.cache_bench import Bench
-from perf.replay_summary import compare, percentiles
+from perf.percentiles import percentiles
+from perf.replay_summary import compare
 from perf.state_report import answer, edits_behind, small_budget
 from perf.state_report import source_lines as lines_of
 from perf.state_tables import markdown
+from perf.trace_format import read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from engine.mamba2 import Mamba2
     from perf.trace_format import Trace
 
+SAMPLES = state_report.ROOT / "perf" / "samples"
 REPLAYED_COLUMNS = (
     *("n_prompt", "n_recomputed", "n_background", "n_passes", "n_healing_passes", "engine_ms"),
 )
@@ -84,10 +88,9 @@ def test_caches_differ_in_cost_and_in_nothing_else(
     assert this < append_only < none == figures["none"]["tokens"]["prompt"]
 
 
-def test_a_model_of_one_order_answers_from_trunks_without_a_bridge(
-    traces: list[tuple[Trace, ...]],
-) -> None:
-    figures = state_report.one_order(traces)
+def test_a_model_of_one_order_answers_from_trunks_without_a_bridge() -> None:
+    jumps = read_trace(SAMPLES / "jumps.jsonl")
+    figures = state_report.one_order([(replace(jumps, events=jumps.events[:12]),)])
     assert set(figures["this cache"]["by_prompt_kind"]) == {"epoch", "trunk"}
     assert figures["append only"]["different_answers"] == 0
 

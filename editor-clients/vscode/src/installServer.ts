@@ -138,7 +138,7 @@ async function isWanted(pipArguments: readonly string[]): Promise<boolean> {
     return true;
   }
   const chosen = await vscode.window.showInformationMessage(
-    "keystate's server computes with PyTorch. pip's usual build of it brings NVIDIA's libraries: several GB on the disk. The setting keystate.pipArguments can name another index, with a build for the processor alone (about 1 GB).",
+    "keystate's server computes with PyTorch. pip's usual build of it brings NVIDIA's libraries: several GB on the disk. For a build for the processor alone (about 1 GB), have the setting keystate.pipArguments name its index, as PyTorch's own page about installing has it.",
     { modal: true },
     "Install",
     "Open Settings",

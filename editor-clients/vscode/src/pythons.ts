@@ -38,5 +38,5 @@ export function pipProgress(line: string): string | undefined {
     const size = downloading[2];
     return `downloading ${downloading[1] ?? ""}${size === undefined ? "" : ` (${size})`}`;
   }
-  return line.startsWith("Installing collected packages") ? "unpacking" : undefined;
+  return line.startsWith("Installing collected packages") ? "unpacking, which takes minutes" : undefined;
 }

@@ -1,5 +1,7 @@
 /** The server's life: found, started, restarted when it dies, and told of settings. */
 
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import * as vscode from "vscode";
 import {
   CloseAction,
@@ -15,8 +17,9 @@ import { SCHEMES } from "./policy";
 import { RestartBudget } from "./restarts";
 import { isSecret } from "./secrets";
 import { type Command, findServer } from "./serverCommand";
+import { serverLog } from "./serverLog";
 import { START_KEYS, serverSettings } from "./settings";
-import { readStatus, type ServerStatus } from "./status";
+import { HEARS_STATUS, readStatus, type ServerStatus } from "./status";
 import type { Suggestions } from "./suggestions";
 
 const CONFIGURATION = DidChangeConfigurationNotification.method;
@@ -26,6 +29,13 @@ const RESTART_DELAY_MS = 500;
 const STOP_TIMEOUT_MS = 3000;
 /** How often a server that sends no `keystate/status` is asked whether its model is loaded. */
 const POLL_MS = 500;
+
+function pipeLog(stream: Readable, log: vscode.LogOutputChannel): void {
+  const take = serverLog((level, text) => {
+    log[level](text);
+  });
+  createInterface({ input: stream }).on("line", take);
+}
 
 /** A client that logs what goes wrong; what the user should know of it is said once, by us. */
 class QuietClient extends LanguageClient {
@@ -173,6 +183,7 @@ export class Server implements vscode.Disposable {
       documentSelector: SCHEMES.map((scheme) => ({ scheme })),
       initializationOptions: settings,
       outputChannel: this.log,
+      stdioOptions: { stdout: pipeLog, stderr: pipeLog },
       traceOutputChannel: this.log,
       middleware: this.middleware(),
       initializationFailedHandler: () => false,
@@ -189,7 +200,9 @@ export class Server implements vscode.Disposable {
       args: [...command.args],
       transport: TransportKind.stdio,
     };
-    return new QuietClient("keystate", "keystate", executable, options);
+    const client = new QuietClient("keystate", "keystate", executable, options);
+    client.registerFeature(HEARS_STATUS);
+    return client;
   }
 
   private middleware(): Middleware {

@@ -7,7 +7,9 @@ export type Get = (key: string) => unknown;
 const SERVER_KEYS = [
   "model",
   "device",
+  "quantize",
   "threads",
+  "shareEngine",
   "deadlineMs",
   "invokedDeadlineMs",
   "maxTokens",
@@ -22,7 +24,7 @@ const SERVER_KEYS = [
 ] as const;
 
 /** The settings a server takes when it starts: after a change of these it is started anew. */
-export const START_KEYS = ["serverCommand", "model", "device", "threads", "saveStates"] as const;
+export const START_KEYS = ["serverCommand", "model", "device", "quantize", "threads", "shareEngine", "saveStates"] as const;
 
 /** The server's settings; what is empty is left out, so that the server's own default holds. */
 export function serverSettings(get: Get): Record<string, unknown> {

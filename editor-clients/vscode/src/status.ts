@@ -1,5 +1,17 @@
 /** What the status bar says, from what is known of the server and of the place. */
 
+import type { StaticFeature } from "vscode-languageclient/node";
+
+/** Has the server send `keystate/status`: it does so only where it is asked to. */
+export const HEARS_STATUS: StaticFeature = {
+  fillClientCapabilities(capabilities) {
+    capabilities.experimental = { ...(capabilities.experimental as object | undefined), keystateStatus: true };
+  },
+  initialize: () => undefined,
+  getState: () => ({ kind: "static" }),
+  clear: () => undefined,
+};
+
 /** The server's state; `keystate/status` tells it, where the server sends that. */
 export interface ServerStatus {
   readonly kind: "stopped" | "starting" | "ready" | "busy" | "off" | "error";

@@ -25,7 +25,7 @@ for (const [line, expected] of [
   ["  Downloading torch-2.9.0-cp311-none-linux_x86_64.whl.metadata (30 kB)", "downloading torch (30 kB)"],
   ["Downloading https://host/whl/torch-2.9.0-cp311.whl (180.1 MB)", "downloading torch (180.1 MB)"],
   ["Downloading tree_sitter-0.25.2-cp311.whl", "downloading tree_sitter"],
-  ["Installing collected packages: a, b", "unpacking"],
+  ["Installing collected packages: a, b", "unpacking, which takes minutes"],
   ["Requirement already satisfied: torch", undefined],
 ] as const) {
   test(`pip: ${line}`, () => {

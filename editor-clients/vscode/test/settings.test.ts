@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { serverSettings } from "../src/settings";
+import { serverSettings, START_KEYS } from "../src/settings";
 
 interface Manifest {
   capabilities: { untrustedWorkspaces: { restrictedConfigurations: string[] } };
   contributes: {
     commands: { command: string }[];
-    configuration: { properties: Record<string, { scope: string; description?: string; markdownDescription?: string }> }[];
+    configuration: { properties: Record<string, { scope: string; default: unknown; description?: string; markdownDescription?: string }> }[];
   };
 }
 const manifest = JSON.parse(readFileSync("package.json", "utf8")) as Manifest;
@@ -30,6 +30,17 @@ test("what a workspace must not set is machine-scoped, and restricted", () => {
   for (const name of ["serverCommand", "python", "serverSource", "pipArguments", "model"]) {
     assert.ok(restricted.includes(`keystate.${name}`), name);
   }
+});
+test("what a start takes, no workspace sets", () => {
+  for (const key of START_KEYS) {
+    assert.equal(properties[`keystate.${key}`]?.scope, "machine", key);
+  }
+});
+test("whether to share an engine is left to the server, which is told so", () => {
+  assert.equal(properties["keystate.shareEngine"]?.default, "auto");
+  const values: Record<string, unknown> = { shareEngine: "auto" };
+  assert.deepEqual(serverSettings((key) => values[key]), { shareEngine: "auto" });
+  assert.ok(START_KEYS.includes("shareEngine"));
 });
 test("every setting has a description", () => {
   for (const [name, property] of Object.entries(properties)) {

@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readStatus, statusView } from "../src/status";
+import type { ClientCapabilities } from "vscode-languageclient/node";
+import { HEARS_STATUS, readStatus, statusView } from "../src/status";
+
+test("the server is asked for its status, beside whatever else is asked for", () => {
+  const capabilities: ClientCapabilities = { experimental: { other: 1 } };
+  HEARS_STATUS.fillClientCapabilities(capabilities);
+  assert.deepEqual(capabilities.experimental, { other: 1, keystateStatus: true });
+});
 
 test("a status of the right shape is taken, and what else it has is left", () => {
   const given = { kind: "ready", model: "embedded", device: "cpu", message: "", more: 1 };

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.editors.neovim.conftest import SCRIPTED, plugin_init
+from tests.editors.neovim.terminal import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,7 +202,8 @@ def test_jumps_and_settings_are_told(opened: Callable[..., Terminal]) -> None:
         "the jump is told",
     )
     (opening,) = received(editor, "initialize")
-    assert opening["initializationOptions"] == {"maxTokens": 8}
+    assert opening["initializationOptions"] == {"maxTokens": 8, "shareEngine": "auto"}
+    assert opening["capabilities"]["experimental"] == {"keystateStatus": True}
     editor.lua("require('keystate').configure(...)", {"maxTokens": 9})
     told = until_received(editor, "workspace/didChangeConfiguration")
     editor.until(
@@ -213,7 +216,7 @@ def test_jumps_and_settings_are_told(opened: Callable[..., Terminal]) -> None:
 
 
 def test_accept_can_be_called_from_any_mapping(opened: Callable[..., Terminal]) -> None:
-    editor = opened(items("abc"), NOTHING, keys=False)
+    editor = opened(items("abc"), keys=False)
     editor.lua(
         """
         vim.keymap.set("i", "<C-l>", function()
@@ -221,12 +224,23 @@ def test_accept_can_be_called_from_any_mapping(opened: Callable[..., Terminal]) 
         end, { expr = true })
         """
     )
-    editor.press("C-l")
-    editor.until_line("none")
     editor.type("x")
     editor.until_ghost()
+    editor.lua("require('keystate').dismiss()")
     editor.press("C-l")
-    editor.until_line("nonexabc")
+    editor.until_line("xnone")
+    editor.until_ghost()
+    editor.press("C-l")
+    editor.until_line("xnoneabc")
+
+
+def test_the_server_of_the_checkout_is_found(opened: Callable[..., Terminal]) -> None:
+    editor = opened(NOTHING)
+    on_path = shutil.which("keystate") is not None
+    built = PLUGIN.parents[1] / ".venv" / "bin" / "keystate"
+    command = editor.lua("return require('keystate.options').defaults().cmd")
+    assert command[0] == (str(built) if built.exists() and not on_path else "keystate")
+    assert command[1] == "serve"
 
 
 def test_wrong_options_are_named(opened: Callable[..., Terminal]) -> None:
@@ -237,6 +251,7 @@ def test_wrong_options_are_named(opened: Callable[..., Terminal]) -> None:
             "debounce_ms": "50",
             "ghost": "own",
             "ghost_text": "own",
+            "share_engine": "sometimes",
             "keys": {"accept": 1, "tab": "x"},
         },
     )
@@ -244,6 +259,7 @@ def test_wrong_options_are_named(opened: Callable[..., Terminal]) -> None:
         'ghost_text is "own"',
         "keys.accept is a number",
         "option debounce_ms is a string",
+        'share_engine is "sometimes"',
         "unknown key keys.tab",
         "unknown option ghost",
     ]

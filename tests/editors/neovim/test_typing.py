@@ -231,6 +231,18 @@ def test_help_and_health(editor: Terminal) -> None:
     assert "<Tab> accepts" in report
 
 
+def test_ready_is_not_said_before_the_model_is_loaded(launch: Callable[..., Terminal]) -> None:
+    record = """
+        Seen = {}
+        vim.api.nvim_create_autocmd("User", { pattern = "KeystateStatus", callback = function()
+          table.insert(Seen, require("keystate").state().kind)
+        end })
+    """
+    editor = launch(lambda folder: record + plugin_init([*SERVE, str(folder / "log")]))
+    editor.until(lambda: editor.lua("return require('keystate').state().model"), "it is loaded")
+    assert list(dict.fromkeys(editor.lua("return Seen"))) == ["starting", "ready"]
+
+
 def test_changed_settings_take_effect(launch: Callable[..., Terminal]) -> None:
     editor = launch(lambda folder: plugin_init([*SERVE, str(folder / "log")]))
     editor.until_ready()

@@ -5,6 +5,7 @@
 // what editor and server said (recording.jsonl), the extension's log, and outcomes.json: a list of
 // {"name", "ms", "error"}, error null where a step went well.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -15,6 +16,10 @@ const [installed, vsix, server, artefacts] = process.argv.slice(2).map((path) =>
 const here = dirname(fileURLToPath(import.meta.url));
 const sample = readFileSync(join(here, "../../../perf/samples/job_queue.py"), "utf8");
 
+/** What the server needs is here already; installing it again would download a lot. */
+const python = join(dirname(server), "python");
+const packages = execFileSync(python, ["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], { encoding: "utf8" }).trim();
+
 const home = mkdtempSync(join(tmpdir(), "keystate-vscode-"));
 const serverCommand = [process.execPath, join(here, "recorder.mjs"), join(home, "recording.jsonl"), server, "serve"];
 const editor = new Editor({
@@ -22,12 +27,14 @@ const editor = new Editor({
   home,
   artefacts,
   vsix,
+  variables: { PYTHONPATH: packages },
   settings: {
     "keystate.serverCommand": serverCommand,
     // What appears must not depend on how fast this machine is, nor on how sure the model is.
     "keystate.deadlineMs": 30000,
     "keystate.minConfidence": 0,
     "keystate.saveStates": false,
+    "keystate.shareEngine": "never",
     "editor.wordBasedSuggestions": "off",
     "files.autoSave": "off",
     "editor.minimap.enabled": false,
@@ -103,6 +110,8 @@ const steps = {
     const [{ params }] = editor.sent("initialize");
     assert.equal(params.initializationOptions.minConfidence, 0);
     assert.equal("serverCommand" in params.initializationOptions, false);
+    assert.equal(params.initializationOptions.shareEngine, "never");
+    assert.equal(params.capabilities.experimental.keystateStatus, true);
     assert.deepEqual(editor.sent("window/showMessage", "server"), []);
   },
 
@@ -161,6 +170,8 @@ const steps = {
     // What the model has more than one opinion on is its own business; one of these will do.
     for (const typed of ["", "if ", "return ", "self."]) {
       const name = await write(typed);
+      // What is about to appear would take the keys.
+      await editor.ghostShown(3000).catch(() => {});
       const since = nRequests();
       await editor.press("Escape", "Alt+\\");
       const last = () => editor.answers().findLast(({ params }) => params.textDocument.uri.endsWith(`/${name}`));
@@ -401,6 +412,25 @@ const steps = {
     rmSync(broken);
     await editor.command("keystate: Restart Server");
     await editor.statusSays(/keystate: ready/, 120_000);
+  },
+
+  async "the server inside the extension is installed"() {
+    editor.changeMachineSettings({
+      "keystate.serverCommand": [],
+      "keystate.python": python,
+      "keystate.pipArguments": ["--no-deps", "--no-index"],
+    });
+    await editor.statusSays(/its server is not installed.*Install Server/, 60_000);
+    await editor.command("keystate: Install Server");
+    await editor.page.locator(".notification-list-item").filter({ hasText: "Installing keystate's server" }).waitFor();
+    await editor.screenshot("installing");
+    await editor.statusSays(/keystate: ready/, 300_000);
+    assert.ok(existsSync(join(editor.userData, "User/globalStorage/keystate.keystate/server/installed.json")));
+    await editor.closeAll();
+    await editor.open("installed.py", before + after);
+    await editor.goToLine(line);
+    await editor.type("if job");
+    await editor.ghostShown();
   },
 };
 

@@ -3,7 +3,7 @@ import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
-import { dirname, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 
 const BROWSER_FLAGS = [
   "--no-sandbox",
@@ -17,7 +17,8 @@ const BROWSER_FLAGS = [
 /** For what the machine does; on two busy cores a page can take most of a minute. */
 const START_MS = 120_000;
 const WAIT_MS = 20_000;
-const MACHINE_SETTINGS = ["keystate.serverCommand", "keystate.saveStates"];
+const MACHINE_SETTINGS = ["keystate.serverCommand", "keystate.shareEngine", "keystate.saveStates"];
+const SERVER = process.platform === "win32" ? "keystate.exe" : "keystate";
 
 export const GHOST = ".monaco-editor .ghost-text-decoration, .monaco-editor .ghost-text-decoration-preview";
 export const GHOST_LINES = ".monaco-editor .suggest-preview-text .view-line, .monaco-editor .ghost-text .view-line";
@@ -47,10 +48,11 @@ function freePort() {
 export class Editor {
   /**
    * `installed`: the folder that install.sh made; `home`: a folder for everything this run makes;
-   * `artefacts`: for screenshots; `vsix`; `settings`: the user's, to begin with.
+   * `artefacts`: for screenshots; `vsix`; `settings`: the user's, to begin with; `variables`: of
+   * its environment, besides this process'.
    */
-  constructor({ installed, home, artefacts, vsix, settings }) {
-    Object.assign(this, { installed, home, artefacts, vsix, settings });
+  constructor({ installed, home, artefacts, vsix, settings, variables = {} }) {
+    Object.assign(this, { installed, home, artefacts, vsix, settings, variables });
     this.entry = join(installed, "node_modules/code-server/out/node/entry.js");
     this.workspace = join(home, "workspace");
     this.userData = join(home, "user-data");
@@ -67,6 +69,12 @@ export class Editor {
     write(this.settingsFile, entries.filter(([key]) => !MACHINE_SETTINGS.includes(key)));
   }
 
+  /** Change settings that are the machine's, which the editor notices at once. */
+  changeMachineSettings(changes) {
+    const before = JSON.parse(readFileSync(this.machineSettingsFile, "utf8"));
+    writeFileSync(this.machineSettingsFile, JSON.stringify({ ...before, ...changes }, undefined, 2));
+  }
+
   /** Write the workspace's settings, which the editor notices at once. */
   changeSettings(settings) {
     mkdirSync(join(this.workspace, ".vscode"), { recursive: true });
@@ -79,7 +87,10 @@ export class Editor {
 
   get environment() {
     const here = { HOME: this.home, XDG_CACHE_HOME: join(this.home, "cache"), XDG_CONFIG_HOME: join(this.home, "config"), XDG_DATA_HOME: join(this.home, "data") };
-    return { ...process.env, ...here };
+    // Which server is used must not depend on the machine.
+    const isBare = (folder) => !existsSync(join(folder, SERVER));
+    const path = process.env.PATH.split(delimiter).filter(isBare).join(delimiter);
+    return { ...process.env, ...here, PATH: path, ...this.variables };
   }
 
   installExtension() {

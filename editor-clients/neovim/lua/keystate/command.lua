@@ -9,8 +9,12 @@ local function describe(buf)
   local client = server.client(buf)
   local refused = require("keystate.buffers").refused(buf)
   local here = client and "on" or ("off" .. (refused and (": " .. refused) or ""))
+  local said = { status.kind }
+  if status.message and status.message ~= status.kind then
+    table.insert(said, status.message)
+  end
   local lines = {
-    ("keystate: %s%s"):format(status.kind, status.message and (", " .. status.message) or ""),
+    "keystate: " .. table.concat(said, ", "),
     ("this buffer: %s"):format(server.is_enabled() and here or "off, disabled"),
     ("ghost text: %s"):format(
       require("keystate.view").is_builtin() and "vim.lsp.inline_completion" or "plugin"

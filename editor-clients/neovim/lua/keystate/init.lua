@@ -12,7 +12,7 @@ function M.setup(given)
   end
   local program = options.current.cmd[1]
   if vim.fn.executable(program) ~= 1 then
-    local message = ("%s is not on PATH; :help keystate-install"):format(program)
+    local message = ("%s is not on PATH; name the server's command in the option cmd"):format(program)
     require("keystate.status").set({ kind = "error", message = message })
     vim.notify_once("keystate: " .. message, vim.log.levels.WARN)
     return

@@ -14,17 +14,28 @@ local M = {}
 ---@field cmd string[] the server's command line
 ---@field filetypes string[]|nil where it is on; nil: wherever the server has something to say
 ---@field settings table<string, any> the server's settings, by the names in its README
+---@field share_engine "auto"|"always"|"never" whether several Neovims hold the model once
 ---@field ghost_text "auto"|"builtin"|"plugin" who draws; auto: the editor where it can
 ---@field debounce_ms integer rest before a request, where the plugin draws
 ---@field keys keystate.Keys|false false: map nothing
 ---@field secret_names string[] names of files that are never sent, as globs, besides the known ones
 
+---@return string program the one on PATH, else that of the checkout which this file is in
+local function program()
+  local file = vim.uv.fs_realpath(debug.getinfo(1, "S").source:sub(2))
+  local root = file and vim.fn.fnamemodify(file, ":h:h:h:h:h")
+  local built = root and vim.fs.joinpath(root, ".venv", "bin", "keystate")
+  local is_built = built and vim.fn.executable(built) == 1
+  return vim.fn.executable("keystate") ~= 1 and is_built and built --[[@as string]] or "keystate"
+end
+
 ---@return keystate.Options
 function M.defaults()
   return {
-    cmd = { "keystate", "serve", "--log-file", M.log_file() },
+    cmd = { program(), "serve", "--log-file", M.log_file() },
     filetypes = nil,
     settings = {},
+    share_engine = "auto",
     ghost_text = "auto",
     debounce_ms = 50,
     keys = {
@@ -50,10 +61,17 @@ local TYPES = {
   cmd = "table",
   filetypes = { "table", "nil" },
   settings = "table",
+  share_engine = "string",
   ghost_text = "string",
   debounce_ms = "number",
   keys = { "table", "boolean" },
   secret_names = "table",
+}
+
+---@type table<string, string[]>
+local CHOICES = {
+  ghost_text = { "auto", "builtin", "plugin" },
+  share_engine = { "auto", "always", "never" },
 }
 
 ---Options with the defaults where nothing is given.
@@ -80,12 +98,12 @@ function M.read(given)
       options[name] = value
     end
   end
-  if not vim.list_contains({ "auto", "builtin", "plugin" }, options.ghost_text) then
-    table.insert(
-      problems,
-      ('ghost_text is "%s", expected auto, builtin or plugin'):format(options.ghost_text)
-    )
-    options.ghost_text = "auto"
+  for name, choices in pairs(CHOICES) do
+    if not vim.list_contains(choices, options[name]) then
+      local problem = '%s is "%s", expected %s, %s or %s'
+      table.insert(problems, problem:format(name, options[name], unpack(choices)))
+      options[name] = "auto"
+    end
   end
   table.sort(problems)
   return options, problems

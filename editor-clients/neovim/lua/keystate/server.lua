@@ -87,11 +87,14 @@ function M.config()
     filetypes = current.filetypes,
     root_dir = root,
     reuse_client = reuse,
-    init_options = vim.empty_dict(),
+    init_options = { shareEngine = current.share_engine },
     settings = { keystate = vim.empty_dict() },
     -- The server reads ahead from the first key on.
     flags = { debounce_text_changes = 0 },
-    capabilities = { textDocument = { inlineCompletion = { dynamicRegistration = true } } },
+    capabilities = {
+      textDocument = { inlineCompletion = { dynamicRegistration = true } },
+      experimental = { keystateStatus = true },
+    },
     handlers = {
       ["keystate/status"] = function(_, params)
         status.receive(params)
@@ -100,8 +103,10 @@ function M.config()
     before_init = function()
       status.set({ kind = "starting" })
     end,
-    on_init = function()
-      if status.current().kind == "starting" then
+    on_init = function(client)
+      -- Ours says itself when it is ready; another is, once it answers.
+      local is_ours = client.server_info and client.server_info.name == M.NAME
+      if not is_ours and status.current().kind == "starting" then
         status.set({ kind = "ready" })
       end
     end,
@@ -122,7 +127,8 @@ end
 ---@param settings table<string, any>
 local function with_settings(settings)
   local given = vim.tbl_isempty(settings) and vim.empty_dict() or settings
-  return { init_options = given, settings = { keystate = given } }
+  local at_start = vim.tbl_extend("keep", settings, { shareEngine = options.current.share_engine })
+  return { init_options = at_start, settings = { keystate = given } }
 end
 
 ---Start the server for each buffer that it is for.

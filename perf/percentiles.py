@@ -1,0 +1,18 @@
+"""Percentiles by rank: every one of them is a value that was measured."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """p50, p95, p99 (the smallest value with so many at or below it), mean and max."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("no values, expected at least one")
+    found = {f"p{n}": ordered[-(-n * len(ordered) // 100) - 1] for n in (50, 95, 99)}
+    return {**found, "mean": statistics.fmean(ordered), "max": ordered[-1]}

@@ -1,0 +1,233 @@
+"""The profiler at servers that are not ours: good ones, and those that fail in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lsp_server.cli import main
+from lsp_server.documents import Change, Position
+from perf.client import Client, ServerGone
+from perf.profile_run import Plan, profile
+from perf.profile_speed import Speed
+from perf.profile_summary import summary
+from perf.trace_format import Event, Session, Trace, write_trace
+
+if TYPE_CHECKING:
+    from perf.profile_sample import Run
+
+FOREIGN = Path(__file__).with_name("pygls_server.py")
+SCRIPTED = Path(__file__).with_name("scripted_server.py")
+TIMEOUT_S = 60
+# To notice that a process has ended.
+GONE_S = 20
+
+
+def typed(text: str, *, gap_ms: int = 100) -> Trace:
+    """A text that is typed key by key into an empty file."""
+    events = []
+    for n, key in enumerate(text):
+        at, then = Position(0, n), Position(0, n + 1)
+        change = Change(text=key, range=(at, at))
+        events.append(
+            Event(
+                t_ms=(n + 1) * gap_ms,
+                kind="type",
+                changes=(change,),
+                cursor=then,
+                next=text[n + 1 :],
+            )
+        )
+    return Trace(path="src/a.py", language_id="python", text="", events=tuple(events))
+
+
+def measured(mode: str, trace: Trace, *, speed: str = "max", timeout_s: float = 20.0) -> Run:
+    plan = Plan(
+        sessions=[Session.of("typed", trace)],
+        speed=Speed.parse(speed),
+        speed_name=speed,
+        command=(sys.executable, str(SCRIPTED), mode),
+        options={},
+        timeout_s=timeout_s,
+        start_timeout_s=20.0,
+    )
+    return asyncio.run(asyncio.wait_for(profile(plan), TIMEOUT_S))
+
+
+def outcomes(run: Run) -> list[str]:
+    return [sample.outcome for sample in run.samples]
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["profile", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the command says of a good server; the report and the trace are beside it."""
+    folder = tmp_path_factory.mktemp("profile")
+    write_trace(typed("x = pass"), folder / "typed.jsonl")
+    result = command(
+        folder / "typed.jsonl",
+        *("--server", f"{sys.executable} {FOREIGN}", "--json"),
+        *("--report", folder / "out.html", "--chrome-trace", folder / "out.json"),
+    )
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return {**found, "folder": folder}
+
+
+def test_the_summary_has_the_documented_keys(figures: dict[str, Any]) -> None:
+    assert figures["requests"] == 8
+    assert figures["errors"] == figures["cancelled"] == 0
+    assert set(figures["latency_ms"]) == {"p50", "p95", "p99", "max"}
+    assert figures["by_kind"].keys() == {"type"}
+    assert figures["by_kind"]["type"].keys() == {"n", "p50", "p95"}
+    assert figures["by_kind"]["type"]["n"] == 8
+    # What only our own server tells.
+    assert figures["stages_ms"] == {}
+    for key in ("tokens_recomputed", "prompt_tokens", "model", "device"):
+        assert figures[key] is None
+    assert figures["server"] == "foreign 7"
+    assert figures["rss_bytes"] > 2**20
+
+
+def test_suggestions_are_held_against_what_was_typed(figures: dict[str, Any]) -> None:
+    assert figures["suggested"] == 8
+    # Once, behind the "= "; nothing is typed behind the last one.
+    assert figures["first_line_match"] == 1 / 7
+    assert figures["ratio_completed"] == 4 / 8
+    by_place = [sample.get("first_line") for sample in figures["samples"]]
+    assert by_place == [False, False, False, True, False, False, False, None]
+    assert {sample["suggested_chars"] for sample in figures["samples"]} == {4}
+
+
+def test_times_are_from_the_change_and_from_the_request(figures: dict[str, Any]) -> None:
+    for sample in figures["samples"]:
+        assert 0 < sample["latency_ms"] <= sample["change_ms"]
+        assert sample["n_chars"] > 0
+
+
+def test_the_report_and_the_trace_are_written(figures: dict[str, Any]) -> None:
+    assert "foreign 7" in (figures["folder"] / "out.html").read_text()
+    assert json.loads((figures["folder"] / "out.json").read_text())["traceEvents"]
+
+
+def test_a_server_that_wants_whole_texts_gets_them() -> None:
+    run = measured("whole", typed("x = "))
+    assert outcomes(run) == ["items"] * 4
+    assert run.problem is None
+
+
+def test_errors_are_counted() -> None:
+    # The first request is asked before anything is measured.
+    run = measured("erring", typed("x = "))
+    assert outcomes(run) == ["error", "items"] * 2
+    assert summary(run)["error_messages"] == {"-32603: not today": 2}
+    run = measured("odd", typed("x ="))
+    assert outcomes(run) == ["error"] * 3
+    assert summary(run)["errors"] == 3
+    assert summary(run)["latency_ms"] is None
+
+
+@pytest.mark.parametrize("mode", ["held", "late"])
+def test_who_goes_on_before_the_answer_cancels(mode: str) -> None:
+    # The server answers in time only once all is typed.
+    run = measured(mode, typed("x = y", gap_ms=20), speed="recorded")
+    *overtaken, last = outcomes(run)
+    assert overtaken == ["cancelled"] * 4
+    assert last == "items"
+    found = summary(run)
+    assert found["cancelled"] == 4
+    assert found["by_kind"]["type"]["n"] == 1
+
+
+def test_a_server_that_falls_silent_ends_the_run() -> None:
+    run = measured("silent", typed("x = 12345"), timeout_s=0.05)
+    # The rest would come to the same.
+    assert outcomes(run) == ["timeout"] * 5
+    assert run.problem is not None
+    assert "5 requests in a row" in run.problem
+    assert summary(run)["errors"] == summary(run)["timeouts"] == 5
+
+
+def test_a_server_that_ends_has_its_last_words(tmp_path: Path) -> None:
+    write_trace(typed("x = 1"), tmp_path / "a.jsonl")
+    result = command(
+        tmp_path / "a.jsonl", "--server", f"{sys.executable} {SCRIPTED} dying", "--json"
+    )
+    assert result.exit_code == 1
+    assert "a last word" in result.stderr
+    found = json.loads(result.stdout)
+    assert found["requests"] == 2
+    assert found["errors"] == 1
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_awaited_of_a_server_that_is_gone() -> None:
+    command = (sys.executable, str(SCRIPTED), "dying")
+    async with (
+        asyncio.timeout(GONE_S),
+        await Client.start(command, stderr=asyncio.subprocess.DEVNULL) as client,
+    ):
+        await client.initialize()
+        for _ in range(2):
+            await client.ask("file:///a.py", 0, 0)
+        for _ in range(2):
+            with pytest.raises(ServerGone):
+                await client.ask("file:///a.py", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--server", f"{sys.executable} {SCRIPTED} mute", "--start-timeout-s", 0.3), "in time"),
+        (("--server", f"{sys.executable} -c raise(SystemExit('no_model'))"), "no_model"),
+        (("--server", "/nonexistent/server"), "/nonexistent/server"),
+        (("--speed", "fast"), "speed is 'fast', expected recorded, max"),
+        (("--options", "[]"), "expected an object"),
+        (("--server", "any", "--model", "m"), "for our own server"),
+    ],
+    ids=["mute", "failing", "missing", "speed", "options", "model"],
+)
+def test_what_cannot_be_measured_is_one_line(
+    tmp_path: Path, arguments: tuple[object, ...], said: str
+) -> None:
+    write_trace(typed("x"), tmp_path / "a.jsonl")
+    result = command(tmp_path / "a.jsonl", *arguments)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert said in line
+
+
+def test_a_path_that_leads_elsewhere_is_refused() -> None:
+    trace = typed("x")
+    with pytest.raises(ValueError, match="leads elsewhere"):
+        measured("whole", Trace(path="../a.py", language_id="c", text="", events=trace.events))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max", [0.0] * 4),
+        ("recorded", [0.0, 0.1, 0.2, 0.3]),
+        ("2x", [0.0, 0.05, 0.1, 0.15]),
+        ("0.5", [0.0, 0.2, 0.4, 0.6]),
+        ("20/s", [0.0, 0.05, 0.1, 0.15]),
+    ],
+)
+def test_speeds(text: str, expected: list[float]) -> None:
+    due_s = Speed.parse(text).due_s(Session.of("a", typed("abc")))
+    assert due_s == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "0x", "-1x", "x", "10/m", "nan", "1e400x"])
+def test_what_is_no_speed_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected recorded"):
+        Speed.parse(text)
