@@ -1,8 +1,8 @@
 """Fits how far copying is trusted beside a model: what followed the same text elsewhere.
 
-`python -m training.calibrate CORPUS MODEL` takes holes of a few lines out of files of
-CORPUS/heldout.npz that no result is computed on, lets the model read each true text in one pass,
-and writes MODEL/copying.json: the weights that make the true tokens most probable.
+`python -m training.calibrate CORPUS MODEL` takes holes of a few lines out of CORPUS's held-out
+files that no result is computed on, of each language its share, lets the model read each true text
+in one pass, and writes MODEL/copying.json: the weights that make the true tokens most probable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from engine.covering import among
 from engine.fim import PromptOrder, fim_format
 from engine.tokenizer import Tokenizer
 from engine.vocabulary_trie import VocabularyTrie
-from training.corpus import Corpus, calibration_half
+from training.corpus import Corpus, calibration_half, load_languages
+from training.headers import path_header
+from training.mixture import SHARES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +80,7 @@ def holes(corpus: Corpus, n: int, seed: int) -> Iterator[Hole]:
         end = text.find("\n", cursor + HOLE_CHARS) + 1 or len(text)
         if text[cursor:line_end].strip():
             yield Hole(
-                header=f"# {corpus.names[index]}\n",
+                header=path_header(corpus.names[index]),
                 before=text[:cursor],
                 text=text[cursor:end],
                 after=text[end:],
@@ -185,7 +187,7 @@ def fitted(table: Table) -> CopyWeights:
 @click.command()
 @click.argument("corpus", type=click.Path(path_type=Path, exists=True))
 @click.argument("model", type=click.Path(path_type=Path, exists=True))
-@click.option("--n", default=300, show_default=True, help="Holes.")
+@click.option("--n", default=300, show_default=True, help="Holes, of all languages together.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(corpus: Path, model: Path, n: int, seed: int, threads: int) -> None:
@@ -194,25 +196,29 @@ def main(corpus: Path, model: Path, n: int, seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     weights = load_model(model, device="cpu", dtype=torch.float32)
     reader = Reader(weights, Tokenizer.load(model))
-    drawn = list(holes(Corpus.load(corpus / "heldout.npz"), n, seed))
+    steps = {}
     with torch.inference_mode():
-        steps = [
-            step for hole in track(drawn, description="reading") for step in reader.steps(hole)
-        ]
-    table = Table(steps)
-    copying = fitted(table)
+        for language, heldout in load_languages(corpus, "heldout").items():
+            drawn = list(holes(heldout, max(round(n * SHARES[language]), 1), seed))
+            read = track(drawn, description=f"reading {language}")
+            steps[language] = [step for hole in read for step in reader.steps(hole)]
+    copying = fitted(Table([step for each in steps.values() for step in each]))
     copying.save(model)
+    tables = {language: Table(each) for language, each in steps.items()}
+    click.echo(json.dumps({name: losses(t, copying) for name, t in tables.items()}, indent=1))
+
+
+def losses(table: Table, copying: CopyWeights) -> dict[str, float]:
+    """Give the loss in nats a token, alone and with copying; how often copying has the token."""
     bias, slope = (
         torch.tensor(side, dtype=torch.float64) for side in (copying.bias, copying.slope)
     )
-    result = {
-        "n_holes": n,
-        "n_tokens": len(steps),
+    return {
+        "n_tokens": len(table.true),
         "loss_alone": -float(table.true.mean()),
         "loss_with_copying": float(table.loss(bias, slope)),
         "share_found": float((table.index >= 0).double().mean()),
     }
-    click.echo(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
-"""Builds the training corpus from Python source that is installed on this machine.
+"""Builds the training corpus from source that is installed on this machine.
 
-`python -m training.corpus OUT` takes the standard library and every installed distribution with a
-permissive licence, drops duplicates, holds whole packages out, and writes OUT/train.npz,
-OUT/heldout.npz and OUT/sources.json (packages, versions, licences, bytes).
+`python -m training.corpus OUT` takes what `training.sources` finds in each language, drops
+duplicates, holds whole packages out, and writes OUT/train.npz and OUT/heldout.npz for Python,
+OUT/train_go.npz and so on for the others, and OUT/sources.json (packages, versions, licences,
+bytes).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-import sys
 import zlib
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +19,14 @@ import click
 import numpy as np
 from rich.progress import track
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from training.sources import LANGUAGES, sources_of
 
-PERMISSIVE = re.compile(
-    r"\b(MIT|BSD|Apache|ISC|PSF|Python Software Foundation|0BSD|HPND|Unlicense)\b", re.IGNORECASE
-)
-NOT_PERMISSIVE = re.compile(r"GPL|MPL|Mozilla|Proprietary|Commercial", re.IGNORECASE)
+if TYPE_CHECKING:
+    from training.sources import Source
+
 # Whole packages, so that no file of theirs is ever trained on.
-HELD_OUT = frozenset(
-    [
+HELD_OUT = {
+    "python": (
         "rich",
         "click",
         "flask",
@@ -41,21 +37,17 @@ HELD_OUT = frozenset(
         "huggingface_hub",
         "trio",
         "keystate",
-    ]
-)
+    ),
+    "javascript": ("express", "fastify", "undici"),
+    "typescript": ("@reduxjs/toolkit", "@trpc/server", "rxjs"),
+    "go": ("net/http", "go/printer", "encoding/json", "text/template", "html/template", "archive"),
+    "rust": ("librustdoc", "rustc_parse", "compiletest", "tidy", "collections"),
+}
+# Of each language but Python, so that all together stay below 64 MiB compressed.
+MAX_TRAIN_BYTES = 20_000_000
 MIN_BYTES, MAX_BYTES = 400, 200_000
 # A file most of whose longer lines were seen before is a copy with small changes.
 MAX_SEEN_SHARE = 0.7
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One installed distribution whose code may be used."""
-
-    name: str
-    version: str
-    licence: str
-    files: tuple[tuple[Path, str], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +79,17 @@ class Corpus:
         np.savez_compressed(path, text=self.text, offsets=self.offsets, names=names)
 
 
+def packed_path(folder: Path, split: str, language: str) -> Path:
+    """Give where a corpus keeps a language's files of a split, "train" or "heldout"."""
+    return folder / (f"{split}.npz" if language == "python" else f"{split}_{language}.npz")
+
+
+def load_languages(folder: Path, split: str) -> dict[str, Corpus]:
+    """Read a corpus's files of a split, by language; those languages' that are there."""
+    paths = {language: packed_path(folder, split, language) for language in LANGUAGES}
+    return {language: Corpus.load(path) for language, path in paths.items() if path.exists()}
+
+
 def pack(files: list[tuple[str, str]]) -> Corpus:
     """Join (name, text) pairs into a corpus."""
     blobs = [text.encode("utf-8") for _, text in files]
@@ -98,57 +101,6 @@ def pack(files: list[tuple[str, str]]) -> Corpus:
 def calibration_half(name: str) -> bool:
     """Tell whether a held-out file is one to calibrate on; results come from the others alone."""
     return hashlib.sha256(name.encode("utf-8")).digest()[0] % 2 == 0
-
-
-def library_root() -> Path:
-    """Give the folder of the standard library that a virtual environment stands on."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return Path(sys.base_prefix) / "lib" / version
-
-
-def standard_library() -> Source:
-    """Give the running Python's own library."""
-    root = library_root()
-    files = tuple(
-        (path, str(path.relative_to(root)))
-        for path in sorted(root.rglob("*.py"))
-        if "site-packages" not in path.parts
-    )
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Source(name="python", version=version, licence="PSF-2.0", files=files)
-
-
-def distributions() -> Iterator[Source]:
-    """Yield the permissively licensed distributions of this environment and of the one below."""
-    seen = set()
-    path = [*sys.path, str(library_root() / "site-packages")]
-    for distribution in metadata.distributions(path=path):
-        name = distribution.metadata["Name"]
-        if name is None or name.lower() in seen:
-            continue
-        seen.add(name.lower())
-        licence = licence_of(distribution.metadata)
-        if not PERMISSIVE.search(licence) or NOT_PERMISSIVE.search(licence):
-            continue
-        files = tuple(
-            (Path(str(file.locate())), str(file))
-            for file in sorted(distribution.files or [], key=str)
-            if str(file).endswith(".py") and ".." not in file.parts
-        )
-        if files:
-            yield Source(name=name, version=distribution.version, licence=licence[:80], files=files)
-
-
-def licence_of(fields: metadata.PackageMetadata) -> str:
-    """Give what a distribution's metadata says of its licence, in one short line."""
-    classifiers = [
-        classifier.rsplit("::", 1)[-1].strip()
-        for classifier in fields.get_all("Classifier") or []
-        if classifier.startswith("License ::")
-    ]
-    expression, old = (fields.get_all(key) or [""] for key in ("License-Expression", "License"))
-    words = expression[0] or " / ".join(classifiers) or old[0]
-    return " ".join((words or "").split())[:200]
 
 
 def usable(path: Path) -> str | None:
@@ -181,38 +133,84 @@ def unseen(text: str, lines_seen: set[int], files_seen: set[bytes]) -> bool:
     return share < MAX_SEEN_SHARE
 
 
-@click.command()
-@click.argument("out", type=click.Path(path_type=Path))
-def main(out: Path) -> None:
-    """Write the corpus to the folder OUT."""
-    out.mkdir(parents=True, exist_ok=True)
+def is_held_out(name: str, language: str) -> bool:
+    """Tell whether a file is of a held-out package: any part of its path counts.
+
+    pip carries a copy of rich, for one.
+    """
+    return any(f"/{package}/" in f"/{name.lower()}/" for package in HELD_OUT[language])
+
+
+def split_files(
+    sources: list[Source], language: str
+) -> tuple[dict[str, list[tuple[str, str]]], list[dict[str, str | int]]]:
+    """Give the (name, text) pairs of "train" and "heldout", and a table of what came from where."""
     lines_seen: set[int] = set()
     files_seen: set[bytes] = set()
     splits: dict[str, list[tuple[str, str]]] = {"train": [], "heldout": []}
-    table = []
-    sources = [standard_library(), *sorted(distributions(), key=lambda source: source.name)]
-    for source in track(sources, description="reading"):
-        n_bytes = dict.fromkeys(splits, 0)
+    origin: dict[str, str] = {}
+    for source in track(sources, description=f"reading {language}"):
         for path, name in source.files:
-            # Any part of the path: pip carries a copy of rich, for one.
-            split = "train" if HELD_OUT.isdisjoint(name.lower().split("/")) else "heldout"
             text = usable(path)
             if text is not None and unseen(text, lines_seen, files_seen):
-                splits[split].append((name, text))
-                n_bytes[split] += len(text)
-        table.append(
-            {
-                "name": source.name,
-                "version": source.version,
-                "licence": source.licence,
-                "train_bytes": n_bytes["train"],
-                "heldout_bytes": n_bytes["heldout"],
-            }
-        )
-    for split, files in splits.items():
-        pack(files).save(out / f"{split}.npz")
-        click.echo(f"{split}: {len(files)} files, {sum(len(t) for _, t in files) / 1e6:.1f} MB")
-    (out / "sources.json").write_text(json.dumps(table, indent=1) + "\n")
+                splits["heldout" if is_held_out(name, language) else "train"].append((name, text))
+                origin[name] = source.name
+    if language != "python":
+        splits["train"] = at_most(splits["train"], MAX_TRAIN_BYTES)
+    table: list[dict[str, str | int]] = []
+    for source in sources:
+        row: dict[str, str | int] = {
+            "name": source.name,
+            "version": source.version,
+            "licence": source.licence,
+            "language": language,
+        }
+        for split, files in splits.items():
+            row[f"{split}_bytes"] = sum(len(t) for name, t in files if origin[name] == source.name)
+        table.append(row)
+    return splits, table
+
+
+def at_most(files: list[tuple[str, str]], n_bytes: int) -> list[tuple[str, str]]:
+    """Give files of at most so many bytes together, chosen evenly, in the order they came."""
+    chosen = set()
+    for name, text in sorted(files, key=lambda file: hashlib.sha256(file[0].encode()).digest()):
+        n_bytes -= len(text.encode("utf-8"))
+        if n_bytes < 0:
+            break
+        chosen.add(name)
+    return [file for file in files if file[0] in chosen]
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--language",
+    "languages",
+    multiple=True,
+    type=click.Choice(LANGUAGES),
+    help="Only these; the others' files stay as they are.",
+)
+@click.option(
+    "--npm",
+    type=click.Path(path_type=Path),
+    default=Path("corpus/npm/node_modules"),
+    show_default=True,
+    help="Where the npm packages were installed.",
+)
+def main(out: Path, languages: tuple[str, ...], npm: Path) -> None:
+    """Write the corpus to the folder OUT."""
+    out.mkdir(parents=True, exist_ok=True)
+    listed = out / "sources.json"
+    table = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
+    for language in languages or LANGUAGES:
+        splits, rows = split_files(sources_of(language, npm), language)
+        for split, files in splits.items():
+            pack(files).save(packed_path(out, split, language))
+            n_bytes = sum(len(t) for _, t in files)
+            click.echo(f"{language}, {split}: {len(files)} files, {n_bytes / 1e6:.1f} MB")
+        table = [row for row in table if row["language"] != language] + rows
+    listed.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 `python -m training.export RUN OUT` reads RUN/checkpoint.pt and writes OUT/model.safetensors
 (bfloat16, the recurrence's own parameters float32), OUT/config.json, OUT/curve.json and
-OUT/curve.svg. The model card beside them is written by hand.
+OUT/curve.svg. With `--earlier` the weights are averaged with an earlier checkpoint's. The model
+card beside them is written by hand.
 """
 
 from __future__ import annotations
@@ -17,14 +18,24 @@ from safetensors.torch import save_file
 from engine.config import Mamba2Config
 from engine.mamba2 import FLOAT32_PARAMETERS
 
+LABELS = {"train": "training", "heldout": "held out, python"}
 
-def export(run: Path, out: Path) -> None:
-    """Write the checkpoint, config and curve of a run to the folder `out`."""
+
+def export(run: Path, out: Path, earlier: Path | None = None, share: float = 1.0) -> None:
+    """Write the checkpoint, config and curve of a run to the folder `out`.
+
+    With an `earlier` checkpoint of the same run, the weights are `share` of the run's and the rest
+    of the earlier one's: what a stage learnt, with less of what it forgot.
+    """
     saved = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")
     config = Mamba2Config(**saved["config"])
+    weights = saved["model"]
+    if earlier is not None:
+        before = torch.load(earlier, weights_only=True, map_location="cpu")["model"]
+        weights = {name: before[name].lerp(t, share) for name, t in weights.items()}
     tensors = {
         name: (t if name.endswith(FLOAT32_PARAMETERS) else t.to(torch.bfloat16)).contiguous()
-        for name, t in saved["model"].items()
+        for name, t in weights.items()
     }
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
@@ -34,7 +45,7 @@ def export(run: Path, out: Path) -> None:
 
 
 def plot(curve: list[dict[str, float]], path: Path) -> None:
-    """Draw training and held-out loss over tokens seen."""
+    """Draw training and held-out loss over tokens seen; the languages came at different times."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -42,9 +53,12 @@ def plot(curve: list[dict[str, float]], path: Path) -> None:
 
     matplotlib.rcParams["svg.hashsalt"] = "keystate"
     figure, axes = plt.subplots(figsize=(7, 4))
-    tokens = [point["tokens"] / 1e6 for point in curve]
-    axes.plot(tokens, [point["train"] for point in curve], label="training")
-    axes.plot(tokens, [point["heldout"] for point in curve], label="held-out packages")
+    keys = {key: None for point in curve for key in point if key.startswith(("train", "heldout"))}
+    for key in keys:
+        points = [point for point in curve if key in point]
+        tokens = [point["tokens"] / 1e6 for point in points]
+        label = LABELS.get(key, key.replace("heldout_", "held out, "))
+        axes.plot(tokens, [point[key] for point in points], label=label)
     axes.set_xlabel("million tokens seen")
     axes.set_ylabel("loss, nats per token")
     axes.set_ylim(top=min(7.0, curve[0]["train"]))
@@ -58,9 +72,15 @@ def plot(curve: list[dict[str, float]], path: Path) -> None:
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True))
 @click.argument("out", type=click.Path(path_type=Path))
-def main(run: Path, out: Path) -> None:
+@click.option(
+    "--earlier",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An earlier checkpoint of the run to average with.",
+)
+@click.option("--share", default=0.6, show_default=True, help="What RUN counts in the average.")
+def main(run: Path, out: Path, earlier: Path | None, share: float) -> None:
     """Export the run in the folder RUN to the folder OUT."""
-    export(run, out)
+    export(run, out, earlier, share)
     click.echo(f"wrote {out / 'model.safetensors'}")
 
 

@@ -2,6 +2,7 @@
 
 The server finds definitions by parsing (`lsp_server/outline.py`); here regular expressions do, a
 thousand files a second. What they give has the same form: lines of the source as they stand.
+Outlines and snippets are for Python alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from lsp_server.syntax import language_id_of, line_comment_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +29,11 @@ _DEFINITION = re.compile(
     r"^([ \t]*)(?:async def|def|class) (\w+)[^\n]*(?:(?<=[(,])\n[^\n]*){0,6}(?<=:)\n", re.MULTILINE
 )
 _WORD = re.compile(r"[A-Za-z_]\w{2,}")
+
+
+def path_header(path: str) -> str:
+    """Give a file's path as a comment line of its language, as the server does."""
+    return f"{line_comment_of(language_id_of(path))} {path}\n"
 
 
 @dataclass

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.headers import Headers, outline
+from training.headers import Headers, outline, path_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine.tokenizer import Tokenizer
     from training.corpus import Corpus
+    from training.mixture import Mixture
 
 # Shares of the orders; suffix-first is what nearly every request uses.
 SUFFIX_FIRST, PREFIX_FIRST = 0.7, 0.12
-# Of samples with the file's path in front; then, of those, with an outline or snippets before it.
-HEADER_SHARE, OUTLINE_SHARE, SNIPPET_SHARE = 0.75, 0.6, 0.25
+# Of samples with the file's path in front; then, of those in Python, with an outline after it or
+# snippets before it: the server asks with the path alone unless it is told otherwise.
+HEADER_SHARE, OUTLINE_SHARE, SNIPPET_SHARE = 0.9, 0.2, 0.1
 NO_SUFFIX_SHARE = 0.1
 MAX_SUFFIX_CHARS = 900
 REGION_CHARS = (120, 7000)
@@ -83,7 +85,10 @@ class Sampler:
         rng, window = self.rng, text[start:cut]
         if rng.random() >= HEADER_SHARE:
             return ""
-        parts = [f"# {self.corpus.names[index]}\n"]
+        path = self.corpus.names[index]
+        parts = [path_header(path)]
+        if not path.endswith(".py"):
+            return parts[0]
         if start and rng.random() < OUTLINE_SHARE:
             parts.append(outline(text, start, window))
         if rng.random() < SNIPPET_SHARE:
@@ -125,7 +130,7 @@ class Sampler:
 
 
 def stream(
-    sampler: Sampler, length: int, restart_share: float
+    sampler: Sampler | Mixture, length: int, restart_share: float
 ) -> Iterator[tuple[np.ndarray, bool]]:
     """Yield (tokens (length + 1,) int64, fresh) pieces; the last token is the next piece's first.
 

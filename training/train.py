@@ -4,6 +4,10 @@
 spent, writes OUT/checkpoint.pt now and then and goes on from it when started again. Matrices are
 trained with Muon, the rest with AdamW; the learning rate is constant and falls to zero over the
 last part of the budget. The same code runs on a CPU and on a GPU.
+
+A run that has spent its budget goes on in a new stage: `--new-stage 0.6` with a larger budget warms
+up again, to 0.6 of the learning rate, and falls again towards that budget's end. The checkpoint
+remembers where the stage began: stopped, it is taken up without the option, like any run.
 """
 
 from __future__ import annotations
@@ -11,10 +15,8 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
-import math
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -27,64 +29,14 @@ from engine.config import Mamba2Config
 from engine.mamba2 import Mamba2
 from engine.state import RecurrentState
 from engine.tokenizer import Tokenizer
-from training.corpus import Corpus
+from training.corpus import Corpus, load_languages
+from training.mixture import Mixture
 from training.next_token_loss import next_token_loss
+from training.recipe import Recipe, Stage, initialize, optimizers, scale_of
 from training.samples import Sampler, stream
 
+# Of each language.
 VALIDATION_PIECES = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that shapes a run besides the data."""
-
-    d_model: int = 256
-    n_layers: int = 8
-    d_state: int = 64
-    headdim: int = 64
-    batch: int = 16
-    length: int = 512
-    lr: float = 3e-3
-    warmup_steps: int = 60
-    decay_share: float = 0.3
-    restart_share: float = 0.15
-    seed: int = 7
-
-
-def initialize(model: Mamba2, seed: int) -> None:
-    """Give every parameter its starting value (the published Mamba-2 scheme)."""
-    generator = torch.Generator().manual_seed(seed)
-    n_layers = model.config.n_layers
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("A_log"):
-                parameter.uniform_(1.0, 16.0, generator=generator).log_()
-            elif name.endswith("dt_bias"):
-                low, high = math.log(1e-3), math.log(1e-1)
-                dt = torch.exp(
-                    torch.rand(parameter.shape, generator=generator) * (high - low) + low
-                )
-                parameter.copy_(dt + torch.log(-torch.expm1(-dt)))
-            elif name.endswith(("norm.weight", "norm_f.weight", ".D")):
-                parameter.fill_(1.0)
-            elif "conv1d" in name:
-                bound = 1.0 / math.sqrt(model.config.d_conv)
-                parameter.uniform_(-bound, bound, generator=generator)
-            elif "out_proj" in name:
-                parameter.normal_(0.0, 0.02 / math.sqrt(n_layers), generator=generator)
-            else:
-                parameter.normal_(0.0, 0.02, generator=generator)
-
-
-def optimizers(model: Mamba2, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Give Muon for the projections and AdamW for all else."""
-    matrices = [p for n, p in model.named_parameters() if n.endswith("_proj.weight")]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [
-        torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
 
 
 def loss_of(
@@ -93,14 +45,10 @@ def loss_of(
     """Give the mean next-token loss of tokens (batch, length + 1), and the state after length."""
     hidden, after = model.prefill(tokens[:, :-1], state)
     head = model.backbone.embeddings.weight
+    assert isinstance(head, Tensor), "no quantized model is trained"
+    assert isinstance(head, Tensor), "training knows no quantized weights"
     targets = tokens[:, 1:].flatten()
     return next_token_loss(hidden.flatten(0, 1), head, targets, compiled=compiled), after
-
-
-def scale_of(spent: float, step: int, recipe: Recipe) -> float:
-    """Give the learning rate's factor when a share `spent` (0 to 1) of the budget is gone."""
-    warm = min(1.0, (step + 1) / recipe.warmup_steps)
-    return warm * min(1.0, (1.0 - spent) / recipe.decay_share)
 
 
 def carry(state: RecurrentState, fresh: list[bool]) -> RecurrentState:
@@ -126,6 +74,15 @@ def keep_freed_memory() -> None:
     choices = (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28), (arena_max, 1)
     for option, value in choices:
         mallopt(option, value)
+
+
+def mixture_of(corpora: dict[str, Corpus], tokenizer: Tokenizer, seed: int) -> Mixture:
+    """Give a mixture of the languages' samples that is the same for the same seed."""
+    samplers = {
+        language: Sampler(corpus, tokenizer, seed=seed + index)
+        for index, (language, corpus) in enumerate(corpora.items())
+    }
+    return Mixture(samplers, seed=seed)
 
 
 class Run:
@@ -159,27 +116,33 @@ class Run:
         self.model.to(self.device)
         self.optimizers = optimizers(self.model, recipe)
         self.step, self.seconds, self.curve = 0, 0.0, list[dict[str, float]]()
+        self.stage = Stage()
         self.checkpoint = out / "checkpoint.pt"
         if self.checkpoint.exists():
             self.resume()
-        train = Corpus.load(corpus / "train.npz")
+        train = load_languages(corpus, "train")
         self.streams = [
             stream(
                 # A resumed run draws new samples, not the first ones again.
-                Sampler(train, tokenizer, seed=recipe.seed + 1000 * row + 1_000_003 * self.step),
+                mixture_of(train, tokenizer, recipe.seed + 1000 * row + 1_000_003 * self.step),
                 recipe.length,
                 recipe.restart_share,
             )
             for row in range(recipe.batch)
         ]
-        heldout = stream(
-            Sampler(Corpus.load(corpus / "heldout.npz"), tokenizer, seed=1), recipe.length, 1.0
-        )
-        pieces = [next(heldout)[0] for _ in range(VALIDATION_PIECES)]
-        self.validation = torch.from_numpy(np.stack(pieces)).to(self.device)
+        self.validation = {
+            language: self.pieces_of(heldout, tokenizer)
+            for language, heldout in load_languages(corpus, "heldout").items()
+        }
         self.state = self.model.initial_state(recipe.batch)
         for block in self.model.blocks if compiled else ():
             block.prefill = torch.compile(block.prefill, dynamic=False)  # type: ignore[method-assign]
+
+    def pieces_of(self, heldout: Corpus, tokenizer: Tokenizer) -> Tensor:
+        """Give pieces of a language's held-out files, always the same: (n, length + 1) int64."""
+        pieces = stream(Sampler(heldout, tokenizer, seed=1), self.recipe.length, 1.0)
+        rows = [next(pieces)[0] for _ in range(VALIDATION_PIECES)]
+        return torch.from_numpy(np.stack(rows)).to(self.device)
 
     def resume(self) -> None:
         """Take up the saved model, optimizer and curve."""
@@ -188,6 +151,7 @@ class Run:
         for optimizer, values in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]
+        self.stage = Stage(**saved.get("stage", {}))
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -199,6 +163,7 @@ class Run:
                 "step": self.step,
                 "seconds": self.seconds,
                 "curve": self.curve,
+                "stage": dataclasses.asdict(self.stage),
                 "config": dataclasses.asdict(self.config),
             },
             part,
@@ -210,7 +175,8 @@ class Run:
         """Take one step; give its loss."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.recipe.lr * scale_of(spent, self.step, self.recipe)
+                scale = scale_of(spent, self.step, self.stage, self.recipe)
+                group["lr"] = self.recipe.lr * scale
         pieces = [next(s) for s in self.streams]
         tokens = torch.from_numpy(np.stack([p for p, _ in pieces])).to(self.device)
         state = carry(self.state, [fresh for _, fresh in pieces])
@@ -225,14 +191,31 @@ class Run:
         return loss.item()
 
     @torch.no_grad()
-    def validate(self) -> float:
-        """Give the loss on held-out packages, each piece read from nothing."""
-        losses = []
-        for rows in self.validation.split(self.recipe.batch):
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                loss, _ = loss_of(self.model, rows, None, compiled=self.compiled)
-                losses.append(float(loss))
-        return float(np.mean(losses))
+    def validate(self) -> dict[str, float]:
+        """Give the loss on held-out packages by language, each piece read from nothing."""
+        losses = {}
+        for language, pieces in self.validation.items():
+            parts = []
+            for rows in pieces.split(VALIDATION_PIECES // 2):
+                with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                    loss, _ = loss_of(self.model, rows, None, compiled=self.compiled)
+                    parts.append(float(loss))
+            losses[language] = float(np.mean(parts))
+        return losses
+
+    def note(self, train_loss: float | None) -> dict[str, float]:
+        """Add a point to the curve; `heldout` is Python's loss, `heldout_go` Go's."""
+        point = {
+            "step": self.step,
+            "tokens": self.step * self.recipe.batch * self.recipe.length,
+            "seconds": self.seconds,
+        }
+        if train_loss is not None:
+            point["train"] = train_loss
+        for language, loss in self.validate().items():
+            point["heldout" if language == "python" else f"heldout_{language}"] = loss
+        self.curve.append(point)
+        return point
 
 
 @click.command()
@@ -241,6 +224,12 @@ class Run:
 @click.option("--tokenizer", type=click.Path(path_type=Path), default=Path("engine/embedded"))
 @click.option("--minutes", default=120.0, show_default=True, help="Training time in all runs.")
 @click.option("--steps", default=None, type=int, help="Steps in all runs, instead of minutes.")
+@click.option(
+    "--new-stage",
+    "peak",
+    type=float,
+    help="Rise and fall anew, to this share of the learning rate.",
+)
 @click.option("--threads", default=0, help="Threads; 0 leaves torch's choice.")
 @click.option("--save-every", default=100, show_default=True, help="Steps between checkpoints.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Compile the layers.")
@@ -250,6 +239,7 @@ def main(
     tokenizer: Path,
     minutes: float,
     steps: int | None,
+    peak: float | None,
     threads: int,
     save_every: int,
     compiled: bool,
@@ -264,6 +254,10 @@ def main(
     keep_freed_memory()
     recipe = Recipe()
     run = Run(corpus, Tokenizer.load(tokenizer), out, recipe, compiled=compiled)
+    if peak is not None:
+        run.stage = Stage(step=run.step, seconds=run.seconds, peak=peak)
+        run.note(train_loss=None)
+    stage = run.stage
     n_parameters = sum(p.numel() for p in run.model.parameters())
     click.echo(f"{n_parameters / 1e6:.2f} M parameters on {run.device}, from step {run.step}")
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
@@ -271,7 +265,11 @@ def main(
         task = progress.add_task("starting", total=1.0)
         smooth: float | None = None
         while True:
-            spent = run.step / steps if steps else run.seconds / (60.0 * minutes)
+            spent = (
+                (run.step - stage.step) / (steps - stage.step)
+                if steps
+                else (run.seconds - stage.seconds) / (60.0 * minutes - stage.seconds)
+            )
             if spent >= 1.0:
                 break
             started = time.monotonic()
@@ -288,16 +286,11 @@ def main(
             if run.step % 10 == 0 and not progress.console.is_terminal:
                 click.echo(f"step {run.step} loss {smooth:.3f} {rate:,.0f} tokens/s")
             if run.step % save_every == 0:
-                point = {
-                    "step": run.step,
-                    "tokens": run.step * recipe.batch * recipe.length,
-                    "seconds": run.seconds,
-                    "train": smooth,
-                    "heldout": run.validate(),
-                }
-                run.curve.append(point)
+                point = run.note(train_loss=smooth)
                 run.save()
                 click.echo(json.dumps(point))
+        if run.step % save_every:
+            run.note(train_loss=smooth)
         run.save()
 
 

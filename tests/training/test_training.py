@@ -10,10 +10,11 @@ import torch
 from engine.checkpoint import load_model
 from engine.tokenizer import Tokenizer, normal_form
 from training import samples
-from training.corpus import Corpus, pack, unseen, usable
+from training.corpus import Corpus, pack, packed_path, unseen, usable
 from training.export import export
+from training.recipe import Recipe, Stage
 from training.samples import Sampler, stream
-from training.train import Recipe, Run
+from training.train import Run
 
 ROOT = Path(__file__).parents[2]
 EMBEDDED = ROOT / "engine" / "embedded"
@@ -31,6 +32,9 @@ def corpus_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = [(str(p.relative_to(ROOT)), p.read_text()) for p in sorted(ROOT.glob("engine/*.py"))]
     pack(files[2:]).save(folder / "train.npz")
     pack(files[:2]).save(folder / "heldout.npz")
+    go = "".join(f"func number{n}(first int) int {{\n\treturn {n}\n}}\n\n" for n in range(99))
+    for split in ("train", "heldout"):
+        pack([("a/b.go", go)]).save(packed_path(folder, split, "go"))
     return folder
 
 
@@ -120,13 +124,20 @@ def test_training_learns_resumes_and_exports(
     run = Run(corpus_dir, tokenizer, tmp_path, TINY, compiled=False)
     losses = [run.train_step(0.0) for _ in range(25)]
     assert np.mean(losses[-5:]) < losses[0] - 0.5
-    run.curve.append({"tokens": 3200, "train": losses[-1], "heldout": run.validate()})
+    run.stage = Stage(step=20, seconds=3.0, peak=0.5)
+    point = run.note(train_loss=losses[-1])
     run.save()
 
     resumed = Run(corpus_dir, tokenizer, tmp_path, TINY, compiled=False)
     assert resumed.step == 25
+    assert resumed.stage == run.stage
     assert resumed.validate() == pytest.approx(run.validate())
+    assert point["heldout"] == resumed.validate()["python"] != point["heldout_go"]
     resumed.train_step(0.5)
+    resumed.out = tmp_path / "later"
+    resumed.out.mkdir()
+    resumed.checkpoint = resumed.out / "checkpoint.pt"
+    resumed.save()
 
     export(tmp_path, tmp_path / "model")
     model = load_model(tmp_path / "model", dtype=torch.float32)
@@ -134,3 +145,11 @@ def test_training_learns_resumes_and_exports(
         torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-2, atol=1e-2)
     assert json.loads((tmp_path / "model" / "curve.json").read_text()) == run.curve
     assert (tmp_path / "model" / "curve.svg").read_text().startswith("<?xml")
+
+    export(resumed.out, tmp_path / "mean", earlier=run.checkpoint, share=0.25)
+    mean = load_model(tmp_path / "mean", dtype=torch.float32).state_dict()
+    after = resumed.model.state_dict()
+    name = "backbone.layers.0.mixer.dt_bias"
+    expected = 0.75 * run.model.state_dict()[name] + 0.25 * after[name]
+    torch.testing.assert_close(mean[name], expected)
+    assert not torch.equal(mean[name], after[name])
