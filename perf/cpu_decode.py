@@ -116,18 +116,25 @@ def measure(path: Path, threads: list[int], n_rounds: int, peer: Peer | None) ->
             # Torch's threads spin for a while behind each of its operations: not beside ours.
             is_compiled = candidate.name != TORCH
             torch.set_num_threads(1 if is_compiled else candidate.n_threads)
+            footprint = (candidate.n_bytes, candidate.n_threads)
             for task, (run, n_tokens) in of_candidate.items():
                 key = (candidate.name, candidate.n_threads, task)
                 seconds[key].append(best_s(run) / (n_tokens if task == "decode" else 1))
-            footprint = (candidate.n_bytes, candidate.n_threads)
-            bandwidths[footprint].append(read_bandwidth(*footprint))
+                if task == "decode":
+                    # At once: what disturbs one is likely to disturb the other.
+                    bandwidths[footprint].append(read_bandwidth(*footprint))
         if peer is not None:
             for name, n_threads, task, rates in peer.speeds(threads):
                 speeds[name, n_threads, task].extend(rates)
     rows = []
     for candidate in made:
         taken = {task: seconds[candidate.name, candidate.n_threads, task] for task in tasks[0][1]}
-        bandwidth = max(bandwidths[candidate.n_bytes, candidate.n_threads])
+        found = bandwidths[candidate.n_bytes, candidate.n_threads]
+        paired = [
+            taken_s * rate / candidate.n_bytes
+            for taken_s, rate in zip(taken["decode"], found, strict=True)
+        ]
+        bandwidth = max(found)
         floor_s = candidate.n_bytes / bandwidth
         rows.append(
             {
@@ -137,7 +144,9 @@ def measure(path: Path, threads: list[int], n_rounds: int, peer: Peer | None) ->
                 "bandwidth_bytes_s": bandwidth,
                 "floor_us": 1e6 * floor_s,
                 "decode_us": _both(1e6 * s for s in taken["decode"]),
+                # Of the best round of each; and the median of all rounds.
                 "over_floor": min(taken["decode"]) / floor_s,
+                "over_floor_median": statistics.median(paired),
                 "decode_tokens_s": 1 / min(taken["decode"]),
                 "pass_us": {
                     str(n): _both(1e6 * s for s in taken[f"pass_{n}"]) for n in PASS_TOKENS
@@ -196,13 +205,13 @@ class Peer:
         return found
 
 
-def best_s(run: Callable[[], object], least_s: float = 0.03) -> float:
-    """Give the shortest of some runs: 30 milliseconds of them, five at least, and one before."""
+def best_s(run: Callable[[], object], least_s: float = 0.04) -> float:
+    """Give the shortest of some runs: 40 milliseconds of them, two at least, and one before."""
     taken: list[float] = []
     with torch.inference_mode():
         # Another model's weights are in the cache.
         run()
-        while len(taken) < 5 or sum(taken) < least_s:
+        while len(taken) < 2 or sum(taken) < least_s:
             started = time.perf_counter()
             run()
             taken.append(time.perf_counter() - started)
@@ -232,7 +241,7 @@ def _both(values: Any) -> dict[str, float]:
 )
 @click.option("--model", default=None, help="Model to measure; the embedded one if left out.")
 @click.option("--threads", default="1,2", show_default=True, help="Numbers of threads.")
-@click.option("--rounds", "n_rounds", default=15, show_default=True)
+@click.option("--rounds", "n_rounds", default=10, show_default=True)
 @click.option("--llama-bench", default=None, help="The command that runs llama-bench.")
 @click.option("--gguf", multiple=True, help="The same weights for it; may be given several times.")
 def main(

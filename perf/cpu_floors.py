@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
-import torch
+
+from kernels.cpu_pass.layer import ADD, NONE, PACKED, UNIT, ZERO, product
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
+
+# Of the products that are timed: so small that all of it stays in the first cache.
+K, N_INPUTS = 64, 16
 
 
 @numba.njit(nogil=True, fastmath=True)
@@ -23,41 +29,52 @@ def _sum(values: NDArray[np.float32], n_times: int) -> np.float32:
     return total
 
 
+@numba.njit(nogil=True)
+def _multiply(rows: int, x: int, out: int, n_times: int) -> None:
+    for _ in range(n_times):
+        product(ZERO, rows, PACKED, NONE, UNIT, NONE, K, x, K, UNIT, out, PACKED, N_INPUTS, ADD)
+
+
 def read_bandwidth(n_bytes: int, n_threads: int, n_times: int = 50) -> float:
     """Give the bytes a second at which threads read the same `n_bytes` again and again.
 
-    Each thread sums float32 in its own share: nothing else is done, so that no computation on
-    values of memory is faster.
+    Each thread sums float32 in its own share: no computation on values of memory is faster.
     """
-    parts = [np.ones(n_bytes // n_threads // 4 // 64 * 64, np.float32) for _ in range(n_threads)]
-    begin = threading.Barrier(n_threads)
-    ends = [0.0] * n_threads
-    starts = [0.0] * n_threads
+    size = n_bytes // n_threads // 4 // 64 * 64
+    parts = [np.ones(size, np.float32) for _ in range(n_threads)]
+    _together_s(lambda number: _sum(parts[number], 2), n_threads)
+    seconds = _together_s(lambda number: _sum(parts[number], n_times), n_threads)
+    return n_times * sum(part.nbytes for part in parts) / seconds
 
-    def read(number: int) -> None:
-        _sum(parts[number], 2)
+
+def product_flops(n_threads: int, n_times: int = 20_000) -> float:
+    """Give the operations a second of float32 products whose numbers are all in the cache."""
+    group = int(PACKED)
+    sizes = (group * K, N_INPUTS * K, N_INPUTS * group)
+    parts = [[np.zeros(size, np.float32) for size in sizes] for _ in range(n_threads)]
+
+    def multiply(number: int) -> None:
+        rows, x, out = (part.ctypes.data for part in parts[number])
+        _multiply(rows, x, out, n_times)
+
+    seconds = min(_together_s(multiply, n_threads) for _ in range(5))
+    return 2 * group * K * N_INPUTS * n_times * n_threads / seconds
+
+
+def _together_s(work: Callable[[int], object], n_threads: int) -> float:
+    """Give the seconds that threads take which begin together."""
+    begin = threading.Barrier(n_threads)
+    starts, ends = [0.0] * n_threads, [0.0] * n_threads
+
+    def run(number: int) -> None:
         begin.wait()
         starts[number] = time.perf_counter()
-        _sum(parts[number], n_times)
+        work(number)
         ends[number] = time.perf_counter()
 
-    threads = [threading.Thread(target=read, args=(i,)) for i in range(n_threads)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(n_threads)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return n_times * sum(part.nbytes for part in parts) / (max(ends) - min(starts))
-
-
-def product_flops(n_threads: int, width: int = 1024) -> float:
-    """Give the operations a second of a float32 matrix product."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    a, b = torch.randn(2, width, width)
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - started)
-    torch.set_num_threads(before)
-    return 2 * width**3 / min(seconds)
+    return max(ends) - min(starts)

@@ -37,7 +37,7 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
             f"{row['bandwidth_bytes_s'] / 1e9:.0f}",
             f"{row['floor_us']:.0f}",
             f"{row['decode_us']['best']:.0f} ({row['decode_us']['median']:.0f})",
-            f"{row['over_floor']:.2f}",
+            f"{row['over_floor']:.2f} ({row['over_floor_median']:.2f})",
             *(f"{row['pass_us'][n]['best']:.0f}" for n in sizes),
             f"{row['prefill_tokens_s']:,.0f}",
         )
