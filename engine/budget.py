@@ -1,4 +1,4 @@
-"""How much memory kept states may take where nobody says."""
+"""How much of the machine is taken where nobody says: memory for kept states, and threads."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def default_budgets(device: torch.device) -> tuple[int, int]:
         return CPU_BYTES, 0
     n_free, _ = torch.cuda.mem_get_info(device)
     return n_free // 2, min(MAX_HOST_BYTES, host_bytes() // 4)
+
+
+def default_threads() -> int:
+    """Give half the cores, so that the editor stays smooth, and at least one."""
+    return max(1, (os.cpu_count() or 1) // 2)
 
 
 def host_bytes() -> int:

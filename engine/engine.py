@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.budget import CPU_BYTES, default_budgets
+from engine.budget import CPU_BYTES, default_budgets, default_threads
 from engine.cache import StateCache
 from engine.checkpoint import load_model, resolve_model
 from engine.completing import Completer
@@ -188,7 +187,7 @@ class Engine:
                 int8_states=int8_states,
             )
         try:
-            model.compile_passes(n_threads or max(1, (os.cpu_count() or 1) // 2))
+            model.compile_passes(n_threads or default_threads())
         except Exception:
             log.exception("passes could not be compiled: they take several times as long")
         # Captured at the first pass, which is the warm-up's.

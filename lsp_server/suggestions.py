@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from engine.budget import default_threads
 from engine.engine import Engine
 from engine.request import Completion, CompletionRequest
 from lsp_server.context import (
@@ -129,8 +129,7 @@ class Suggester:
         engine = Engine.load(
             settings.model,
             device=device,
-            # Half the cores, so that the editor stays smooth.
-            n_threads=settings.threads or max(1, (os.cpu_count() or 1) // 2),
+            n_threads=settings.threads or default_threads(),
             states_folder=states_folder() if settings.save_states else None,
             quantize=settings.quantize,
             on_progress=on_progress,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import shlex
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ from engine.cpu_passes import CpuPasses
 from engine.quantized import Quantization
 from perf.cpu_floors import product_flops, read_bandwidth
 from perf.cpu_report import picture, tables
+from perf.machine import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,7 @@ def measure(path: Path, threads: list[int], n_rounds: int, peer: Peer | None) ->
     parameters = sum(p.numel() for p in made[0].model.parameters())
     report: dict[str, Any] = {
         "parameters": parameters,
-        "machine": cpu_name(),
+        "machine": machine(with_model=True),
         "rounds": n_rounds,
         "torch": torch.__version__,
         "numba": version("numba"),
@@ -218,18 +218,6 @@ def best_s(run: Callable[[], object], least_s: float = 0.04) -> float:
     return min(taken)
 
 
-def cpu_name() -> str:
-    """Give the processor's name and the number of cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        parts = (line.partition(":") for line in lines)
-        fields = {name.strip(): value.strip() for name, colon, value in parts if colon}
-        name = f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
-    except (OSError, KeyError):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} cores"
-
-
 def _both(values: Any) -> dict[str, float]:
     listed = list(values)
     return {"best": min(listed), "median": statistics.median(listed)}
@@ -257,11 +245,11 @@ def main(
     peer = None
     if llama_bench is not None:
         peer = Peer(command=shlex.split(llama_bench), files=list(gguf))
-    machine = cpu_name()
+    tested = machine(with_model=True)
     # As the engine's thread does.
     torch.set_flush_denormal(True)
     report = measure(resolve_model(model), numbers, n_rounds, peer)
-    report["machine"] = machine
+    report["machine"] = tested
     if out is not None:
         out.write_text(json.dumps(rounded(report), indent=1) + "\n", encoding="utf-8")
         out.with_suffix(".svg").write_text(picture(report), encoding="utf-8")

@@ -6,7 +6,13 @@ import statistics
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+
+def percentile(values: Iterable[float], percent: int) -> float:
+    """The smallest value with so many percent of all at or below it."""
+    ordered = sorted(values)
+    return ordered[max(-(-percent * len(ordered) // 100), 1) - 1]
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -14,5 +20,5 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     ordered = sorted(values)
     if not ordered:
         raise ValueError("no values, expected at least one")
-    found = {f"p{n}": ordered[-(-n * len(ordered) // 100) - 1] for n in (50, 95, 99)}
+    found = {f"p{n}": percentile(ordered, n) for n in (50, 95, 99)}
     return {**found, "mean": statistics.fmean(ordered), "max": ordered[-1]}

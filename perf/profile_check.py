@@ -29,7 +29,7 @@ from perf.profile import SHIPPED
 from perf.profile_comparison import comparison, comparison_table
 from perf.profile_run import Plan, profile
 from perf.profile_speed import Speed
-from perf.profile_summary import machine, summary
+from perf.profile_summary import machine_of_times, summary
 from perf.profile_table import tables
 from perf.replay import Pace, replay_sitting
 from perf.trace_format import read_session
@@ -104,7 +104,7 @@ def kind_of_machine(model: Path) -> str:
     weights = hashlib.blake2b(digest_size=4)
     for path in sorted(model.glob("*.safetensors")):
         weights.update(path.read_bytes())
-    return f"{machine()}, torch {version('torch')}, model {weights.hexdigest()}"
+    return f"{machine_of_times()}, torch {version('torch')}, model {weights.hexdigest()}"
 
 
 def _times(sessions: list[Session]) -> dict[str, Any]:

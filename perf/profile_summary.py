@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections import Counter, defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from perf.machine import machine
 from perf.percentiles import percentiles
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def summary(run: Run) -> dict[str, Any]:
         "command": run.command,
         "speed": run.speed,
         "problem": run.problem,
-        "machine": machine(),
+        "machine": machine_of_times(),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "counters": run.counters,
         "memory": [[round(at_s, 2), n_bytes] for at_s, n_bytes in run.memory],
@@ -98,18 +98,9 @@ def stages_ms(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
     return found
 
 
-def machine() -> str:
-    """What a time was measured on, as far as Python knows."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+def machine_of_times() -> str:
+    """What times may be compared on: the machine and its system."""
+    return f"{machine()}, {platform.system()}"
 
 
 def _ranks(values: Iterable[float | None], *names: str) -> dict[str, float] | None:

@@ -13,9 +13,10 @@ from rapidfuzz import fuzz
 
 from lsp_server.documents import Document
 from lsp_server.showing import n_errors
+from perf.percentiles import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from perf.cases import Case
 
@@ -219,12 +220,6 @@ def widest(rows: Sequence[Row], precision: float) -> dict[str, float] | None:
     """The point of the curve that shows most with at least this precision; None if none has it."""
     points = [point for point in _all_points(rows) if point["precision"] >= precision]
     return points[-1] if points else None
-
-
-def percentile(values: Iterable[float], percent: int) -> float:
-    """The smallest value with so many percent of all at or below it."""
-    ordered = sorted(values)
-    return ordered[max(-(-percent * len(ordered) // 100), 1) - 1]
 
 
 def _all_points(rows: Sequence[Row]) -> list[dict[str, float]]:

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from kernels.ssd_chunk_scan.reference import check_places
-from kernels.ssm_pass.triton import check_recurrence
+from kernels.ssm_pass.triton import check_readout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -346,15 +346,9 @@ def ssd_chunk_scan(
     x, B and C of one dtype, float32 or bfloat16; any strides. Not differentiable. Raises ValueError
     where shapes or dtypes do not fit together, or a position or a start is out of range.
     """
-    check_recurrence(x, dt, A, B, initial_state)
+    check_readout(x, dt, A, B, C, D, initial_state)
     batch, length, nheads, headdim = x.shape
     ngroups, d_state = B.shape[2:]
-    if A.shape != (nheads,):
-        raise ValueError(f"A is {tuple(A.shape)}, expected ({nheads},)")
-    if C.shape != B.shape:
-        raise ValueError(f"C is {tuple(C.shape)}, expected the shape of B, {tuple(B.shape)}")
-    if D is not None and D.shape != (nheads,):
-        raise ValueError(f"D is {tuple(D.shape)}, expected ({nheads},)")
     if x.dtype not in BLOCK_TOKENS or {B.dtype, C.dtype} != {x.dtype}:
         raise ValueError(
             f"x, B and C are {x.dtype}, {B.dtype} and {C.dtype}, expected all of them to be"

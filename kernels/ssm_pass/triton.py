@@ -197,17 +197,11 @@ def ssm_pass(
 
     Any strides; at most 16 tokens. Raises ValueError where shapes or dtypes do not fit together.
     """
-    check_recurrence(x, dt, A, B, ssm_state)
+    check_readout(x, dt, A, B, C, D, ssm_state)
     batch, length, nheads, headdim = x.shape
     ngroups, d_state = B.shape[2:]
     if length > MAX_TOKENS:
         raise ValueError(f"x has {length} tokens, expected at most {MAX_TOKENS}")
-    if A.shape != (nheads,):
-        raise ValueError(f"A is {tuple(A.shape)}, expected ({nheads},)")
-    if C.shape != B.shape:
-        raise ValueError(f"C is {tuple(C.shape)}, expected the shape of B, {tuple(B.shape)}")
-    if D is not None and D.shape != (nheads,):
-        raise ValueError(f"D is {tuple(D.shape)}, expected ({nheads},)")
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if not y.numel():
         return y
@@ -286,6 +280,20 @@ def pass_blocks(headdim: int, d_state: int) -> tuple[int, int, int]:
     """
     block_p = max(16, min(64, triton.next_power_of_2(headdim)))
     return block_p, max(16, triton.next_power_of_2(d_state)), block_p // 8
+
+
+def check_readout(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, ssm_state: Tensor
+) -> None:
+    """Raise ValueError where the arguments of a recurrence and its outputs do not fit together."""
+    check_recurrence(x, dt, A, B, ssm_state)
+    nheads = x.shape[2]
+    if A.shape != (nheads,):
+        raise ValueError(f"A is {tuple(A.shape)}, expected ({nheads},)")
+    if C.shape != B.shape:
+        raise ValueError(f"C is {tuple(C.shape)}, expected the shape of B, {tuple(B.shape)}")
+    if D is not None and D.shape != (nheads,):
+        raise ValueError(f"D is {tuple(D.shape)}, expected ({nheads},)")
 
 
 def check_recurrence(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, ssm_state: Tensor) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import platform
 import tempfile
 from datetime import date
 from functools import partial
@@ -26,6 +24,7 @@ from rich.console import Console
 from engine.checkpoint import load_model, resolve_model
 from engine.gguf_export import export_gguf
 from engine.tokenizer import Tokenizer
+from perf.machine import machine
 from perf.peers.cost import server_run, start_times, typing_cost
 from perf.peers.equality import equality
 from perf.peers.llama_cpp import find_llama_server, llama_version
@@ -173,20 +172,6 @@ def versions(program: str | None) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found if program is None else {**found, "llama.cpp": llama_version(program)}
-
-
-def machine() -> str:
-    """Give the processor's name and the number of cores."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        name = names[0] if names else name
-    return f"{name}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":
