@@ -30,7 +30,9 @@ from perf.peers.equality import equality
 from perf.peers.llama_cpp import find_llama_server, llama_version
 from perf.peers.peer_run import (
     LLAMA_F32,
+    LLAMA_INFILL,
     LLAMA_Q8_0,
+    LLAMAS,
     PEERS,
     TRANSFORMERS,
     PeerSetup,
@@ -41,7 +43,7 @@ from perf.peers.peers_table import markdown
 from perf.peers.scenario import make_scenario, typing_scenario
 from perf.peers.worker import LINE, ONE
 
-GGUF_TYPES = {LLAMA_F32: "f32", LLAMA_Q8_0: "q8_0"}
+GGUF_TYPES = {LLAMA_F32: "f32", LLAMA_Q8_0: "q8_0", LLAMA_INFILL: "q8_0"}
 # Characters typed into the whole server to learn its share of an answer.
 N_SHARE = 40
 # Where prompts take seconds to read, one round has to do.
@@ -156,7 +158,7 @@ def main(
 def skipped_lines(peers: tuple[str, ...], program: str | None) -> list[str]:
     """Say what is left out because it is not installed."""
     lines = []
-    if program is None and (LLAMA_F32 in peers or LLAMA_Q8_0 in peers):
+    if program is None and not LLAMAS.isdisjoint(peers):
         lines.append(NO_LLAMA)
     if TRANSFORMERS in peers and find_spec("transformers") is None:
         lines.append(NO_TRANSFORMERS)

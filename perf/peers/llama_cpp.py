@@ -47,16 +47,24 @@ def llama_version(program: str) -> str:
 class LlamaServer:
     """A llama-server with one slot and its prompt cache on. Use in a `with` statement."""
 
-    def __init__(self, program: str, gguf: Path, *, n_threads: int, n_context: int) -> None:
-        """Start it; entering waits until it listens."""
+    def __init__(
+        self,
+        program: str,
+        gguf: Path,
+        *,
+        n_threads: int,
+        n_context: int,
+        options: Sequence[str] = (),
+    ) -> None:
+        """Start it, with more of its own `options`; entering waits until it listens."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.started_s = time.perf_counter()
         command = (program, "-m", str(gguf), "--port", str(self._port), "-c", str(n_context))
-        options = ("-np", "1", "-t", str(n_threads), "--cache-prompt", "--no-ui")
+        common = ("-np", "1", "-t", str(n_threads), "--cache-prompt", "--no-ui")
         self._process = subprocess.Popen(
-            (*command, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            (*command, *common, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self._connection = HTTPConnection("127.0.0.1", self._port)
 
@@ -104,8 +112,14 @@ class LlamaServer:
 
     def ask(self, prompt: Sequence[int], n_tokens: int) -> Reply:
         """Give the `n_tokens` that follow a prompt, fewer where the sequence ends."""
-        body = {
-            "prompt": list(prompt),
+        return self._streamed("/completion", {"prompt": list(prompt)}, n_tokens)
+
+    def infill(self, prefix: str, suffix: str, n_tokens: int) -> Reply:
+        """Give the `n_tokens` that it puts between two texts, from a prompt that it builds."""
+        return self._streamed("/infill", {"input_prefix": prefix, "input_suffix": suffix}, n_tokens)
+
+    def _streamed(self, path: str, asked: dict[str, Any], n_tokens: int) -> Reply:
+        body = asked | {
             "n_predict": n_tokens,
             # The most probable token, whatever else it would do by default.
             "samplers": ["top_k"],
@@ -120,7 +134,7 @@ class LlamaServer:
         last: dict[str, Any] = {}
         self._connect()
         written_s = time.perf_counter()
-        self._connection.request("POST", "/completion", data, HEADERS)
+        self._connection.request("POST", path, data, HEADERS)
         response = self._connection.getresponse()
         while not last.get("stop"):
             line = response.readline()

@@ -26,8 +26,17 @@ log = getLogger(__name__)
 KEYSTATE, KEYSTATE_INT8 = "keystate", "keystate int8"
 UNASKED, UNCACHED = "keystate, unasked", "keystate without cache"
 LLAMA_Q8_0, LLAMA_F32 = "llama.cpp Q8_0", "llama.cpp F32"
+# As its editor plugins ask. It builds the prompt itself: suffix-first on request, but always with
+# the token for the middle at its end, and with a window of 2,048 tokens.
+LLAMA_INFILL = "llama.cpp Q8_0, /infill"
 TRANSFORMERS = "transformers"
-PEERS = (KEYSTATE, KEYSTATE_INT8, LLAMA_Q8_0, LLAMA_F32, UNCACHED, TRANSFORMERS, UNASKED)
+PEERS = (
+    *(KEYSTATE, KEYSTATE_INT8, LLAMA_Q8_0, LLAMA_F32, LLAMA_INFILL),
+    *(UNCACHED, TRANSFORMERS, UNASKED),
+)
+LLAMAS = frozenset({LLAMA_Q8_0, LLAMA_F32, LLAMA_INFILL})
+# Their prompts are not keystate's, so that their answers are not compared.
+OTHER_PROMPTS = frozenset({UNASKED, LLAMA_INFILL})
 # These compute with other weights than the reference: what they choose may differ.
 ROUNDED = frozenset({KEYSTATE_INT8, LLAMA_Q8_0})
 # Read every prompt from its first token: one keystroke of a kind tells the others'.
@@ -60,9 +69,12 @@ class PeerSetup:
     def llama(self, peer: str, n_tokens: int) -> LlamaServer:
         """Start llama.cpp's server with room for prompts of about so many tokens."""
         assert self.llama_server is not None, "it is installed"
-        n_context = n_tokens + n_tokens // 8 + 1024
         return LlamaServer(
-            self.llama_server, self.gguf[peer], n_threads=self.n_threads, n_context=n_context
+            self.llama_server,
+            self.gguf[peer],
+            n_threads=self.n_threads,
+            n_context=n_tokens + n_tokens // 8 + 1024,
+            options=("--spm-infill",) if peer == LLAMA_INFILL else (),
         )
 
 
@@ -114,19 +126,23 @@ def run_peers(
     """Take a scenario through all peers; give each one's summary.
 
     Every peer but keystate itself gets the prompts that keystate answered from, the tokens that
-    spell its held-back text included, and is asked for as many tokens. `on_peer` hears who is next.
+    spell its held-back text included, or the texts around the cursor if it builds prompts itself;
+    and is asked for as many tokens. `on_peer` hears who is next.
     """
     runs: dict[str, PeerRun] = {}
     summaries = {}
     for peer in (KEYSTATE, *(name for name in setup.peers if name != KEYSTATE)):
-        if peer in (LLAMA_Q8_0, LLAMA_F32) and setup.llama_server is None:
+        if peer in LLAMAS and setup.llama_server is None:
             continue
         if peer == TRANSFORMERS and scenario.n_tokens > MAX_TRANSFORMERS_TOKENS:
             continue
         on_peer(peer)
-        if peer in (LLAMA_Q8_0, LLAMA_F32):
+        if peer in LLAMAS:
             with setup.llama(peer, scenario.n_tokens) as server:
-                run = _given_prompts(scenario, server.ask, runs[KEYSTATE], peer)
+                if peer == LLAMA_INFILL:
+                    run = _given_documents(scenario, server.infill, runs[KEYSTATE])
+                else:
+                    run = _given_prompts(scenario, server.ask, runs[KEYSTATE], peer)
                 run.rss_bytes = server.usage().rss_bytes
         elif peer == TRANSFORMERS:
             with setup.worker("transformers") as worker:
@@ -140,8 +156,10 @@ def run_peers(
                 run = _along(scenario, worker, want, peer)
                 run.rss_bytes = worker.usage().rss_bytes
         runs[peer] = run
-        agreement = agree(run, runs[KEYSTATE], reference, eos_id, is_rounded=peer in ROUNDED)
-        summaries[peer] = run.summary(scenario, {} if peer == UNASKED else agreement)
+        agreement = {}
+        if peer not in OTHER_PROMPTS:
+            agreement = agree(run, runs[KEYSTATE], reference, eos_id, is_rounded=peer in ROUNDED)
+        summaries[peer] = run.summary(scenario, agreement)
     return summaries
 
 
@@ -204,6 +222,21 @@ def _given_prompts(
     for number in sorted(_asked(scenario.steps, peer)):
         wanted = exact.replies[number]
         run.replies[number] = ask(wanted.prompt, max(1, len(wanted.ids)))
+    return run
+
+
+def _given_documents(
+    scenario: Scenario, infill: Callable[[str, str, int], Reply], exact: PeerRun
+) -> PeerRun:
+    """Send the texts before and after the cursor, and ask for as many tokens as keystate gave."""
+    run, document = PeerRun(), scenario.open()
+    for number, step in enumerate(scenario.steps):
+        for change in step.changes:
+            document.apply(change)
+        if step.kind is not None:
+            cursor = document.offset_at(step.cursor)
+            n_tokens = max(1, len(exact.replies[number].ids))
+            run.replies[number] = infill(document.text[:cursor], document.text[cursor:], n_tokens)
     return run
 
 

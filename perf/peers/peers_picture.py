@@ -5,7 +5,15 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from perf.peers.peer_run import KEYSTATE, KEYSTATE_INT8, LLAMA_F32, LLAMA_Q8_0, UNASKED, UNCACHED
+from perf.peers.peer_run import (
+    KEYSTATE,
+    KEYSTATE_INT8,
+    LLAMA_F32,
+    LLAMA_INFILL,
+    LLAMA_Q8_0,
+    UNASKED,
+    UNCACHED,
+)
 from perf.peers.peers_table import total_ms
 from perf.peers.scenario import KINDS, NEW_PLACE
 from perf.peers.worker import ONE
@@ -20,6 +28,7 @@ DRAWN = {
     KEYSTATE_INT8: COLOURS[4],
     LLAMA_Q8_0: COLOURS[1],
     LLAMA_F32: COLOURS[5],
+    LLAMA_INFILL: COLOURS[3],
     UNCACHED: "#767676",
     UNASKED: COLOURS[2],
 }

@@ -8,6 +8,7 @@ from perf.peers.peer_run import (
     KEYSTATE,
     KEYSTATE_INT8,
     LLAMA_F32,
+    LLAMA_INFILL,
     LLAMA_Q8_0,
     PEERS,
     UNASKED,
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 # Where the ratios are looked at.
 RATIO_TOKENS = 8_000
-LLAMAS = (LLAMA_Q8_0, LLAMA_F32)
+# Given keystate's prompts; only these are comparable keystroke by keystroke.
+GIVEN_PROMPTS = (LLAMA_Q8_0, LLAMA_F32)
+LLAMAS = (*GIVEN_PROMPTS, LLAMA_INFILL)
 EXACT = (KEYSTATE, KEYSTATE_INT8)
 
 
@@ -79,7 +82,11 @@ def _head(report: dict[str, Any]) -> str:
         " the language server adds (reading the message, parse, context, answering; measured on"
         " `keystate serve` over stdio) is **added to keystate's figures**. All are given the same"
         " ids: `<s>[SUFFIX]suffix[PREFIX]prefix` with the whole document, as keystate answered"
-        " from it, the tokens that spell held-back text included.\n",
+        " from it, the tokens that spell held-back text included. Only llama.cpp's `/infill`, which"
+        " its editor plugins use, builds its prompt itself: with `--spm-infill` in the same order,"
+        " but with the middle's token at the end, and from at most 1,536 tokens before the cursor"
+        " and 511 behind it. Its answers are other ones and are not compared; that token moves with"
+        " every keystroke, and a recurrent state cannot step back over it.\n",
     ]
     same = report.get("equality")
     if same:
@@ -114,7 +121,7 @@ def _agreements(report: dict[str, Any]) -> str:
 
 def _kinds(report: dict[str, Any], length: str, want: str) -> str:
     peers = [peer for peer in PEERS if _has(report, length, want, peer) and peer != UNASKED]
-    llamas = [peer for peer in LLAMAS if peer in peers]
+    llamas = [peer for peer in GIVEN_PROMPTS if peer in peers]
     rows = []
     for kind in KINDS:
         figures = [total_ms(report, length, want, peer, kind) for peer in peers]
@@ -177,7 +184,7 @@ def _new_place(report: dict[str, Any], lengths: Sequence[str]) -> str:
                 "–" if unasked is None else ", ".join(unasked["prompt_kinds"]),
                 _ms(total_ms(report, length, LINE, UNASKED, NEW_PLACE)),
                 _ms(total_ms(report, length, ONE, KEYSTATE, NEW_PLACE)),
-                *(_ms(total_ms(report, length, ONE, peer, NEW_PLACE)) for peer in LLAMAS),
+                *(_ms(total_ms(report, length, ONE, peer, NEW_PLACE)) for peer in GIVEN_PROMPTS),
             ]
         )
     head = [
@@ -186,7 +193,7 @@ def _new_place(report: dict[str, Any], lengths: Sequence[str]) -> str:
         "answered from",
         "unasked, a line",
         "keystate's whole epoch",
-        *(f"{peer}'s whole prompt" for peer in LLAMAS),
+        *(f"{peer}'s whole prompt" for peer in GIVEN_PROMPTS),
     ]
     return _table(head, rows)
 

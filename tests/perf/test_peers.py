@@ -25,6 +25,7 @@ from perf.peers.peer_run import (
     UNCACHED,
     PeerRun,
     PeerSetup,
+    _given_documents,
     agree,
     run_peers,
 )
@@ -72,9 +73,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        prompt = body.get("prompt") or [*map(len, (body["input_suffix"], body["input_prefix"]))]
         for n in range(body["n_predict"]):
-            self.event({"tokens": [body["prompt"][0] + n], "stop": False})
-        timings = {"prompt_n": len(body["prompt"]), "prompt_ms": 2.0, "predicted_ms": 0.5}
+            self.event({"tokens": [prompt[0] + n], "stop": False})
+        timings = {"prompt_n": len(prompt), "prompt_ms": 2.0, "predicted_ms": 0.5}
         self.event({"tokens": [], "stop": True, "timings": timings})
         self.wfile.write(b"0\\r\\n\\r\\n")
         # As the real one does, without saying so.
@@ -191,6 +193,34 @@ def test_llama_server_is_asked_and_timed(server: LlamaServer) -> None:
     # It ends each connection behind a streamed answer.
     assert server.ask([5], 1).ids == (5,)
     assert server.usage().rss_bytes
+
+
+def test_infill_is_given_the_texts_around_the_cursor(server: LlamaServer) -> None:
+    reply = server.infill("before", "behind it", 2)
+    assert reply.ids == (9, 10)
+    assert reply.n_recomputed == 2
+
+
+def test_infill_follows_the_document_and_is_not_compared(
+    scenario: Scenario, server: LlamaServer
+) -> None:
+    exact = PeerRun(replies={n: reply(4, 5) for n, step in enumerate(scenario.steps) if step.kind})
+    asked: list[str] = []
+
+    def infill(prefix: str, suffix: str, n_tokens: int) -> Reply:
+        asked.append(prefix + suffix)
+        return server.infill(prefix, suffix, n_tokens)
+
+    run = _given_documents(scenario, infill, exact)
+    assert run.replies.keys() == exact.replies.keys()
+    document, texts = scenario.open(), []
+    for step in scenario.steps:
+        for change in step.changes:
+            document.apply(change)
+        texts += [document.text] if step.kind else []
+    assert asked == texts
+    at = document.offset_at(scenario.steps[-1].cursor)
+    assert run.replies[len(scenario.steps) - 1].ids[0] == document.n_chars - at
 
 
 def test_equality_counts_what_differs(server: LlamaServer, tokenizer: Tokenizer) -> None:
