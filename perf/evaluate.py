@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import sys
 import time
 from datetime import date
@@ -32,6 +30,7 @@ from perf.case_answers import (
     suggester_that_shows_all,
 )
 from perf.cases import read_cases
+from perf.machine import machine
 from perf.open_files import OpenFiles
 from perf.quality import summary
 from perf.quality_report import table, write_report
@@ -198,6 +197,6 @@ def _machine(suggester: Suggester) -> dict[str, Any]:
     return {
         "model": suggester.name,
         "device": suggester.device,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "threads": suggester.engine.n_threads,
     }

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from perf.editing_machine import machine
+from perf.machine import processor
 from perf.tiny_world import memory_of, suffix_and_prefix_first, suffix_first
 from perf.watched_engine import BUDGETS, Tally
 
@@ -87,7 +88,7 @@ def figures(tally: Tally, seeds: list[int], worlds: tuple[World, ...]) -> dict[s
             "python": platform.python_version(),
             **{name: version(name) for name in LIBRARIES},
         },
-        "machine": f"{platform.processor() or platform.machine()}, 1 thread",
+        "machine": f"{processor(with_model=False)}, 1 thread",
     }
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import re
 import statistics
 from collections import defaultdict
@@ -23,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perf.client import Client
+from perf.machine import machine
 
 SAMPLES = Path(__file__).parent / "samples"
 # Between a change and the request after it: what editors wait at the least.
@@ -116,7 +115,7 @@ def main(
         "tokens": tokens,
         "threads": threads,
         "file": path.name,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "torch": torch.__version__,
     }
     if out is not None:

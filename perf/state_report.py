@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import tempfile
@@ -29,6 +28,7 @@ from engine.request import Completion, CompletionRequest
 from engine.slots import slot_bytes
 from lsp_server.settings import Settings
 from perf.cache_bench import Bench
+from perf.machine import machine
 from perf.replay import Pace, replay_sitting
 from perf.replay_summary import compare, summary
 from perf.state_tables import markdown
@@ -247,7 +247,7 @@ def main(
     }
     report: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "model": model or "embedded",

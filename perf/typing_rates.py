@@ -30,6 +30,7 @@ import click
 import torch
 
 from perf.client import Client
+from perf.machine import machine
 from perf.percentiles import percentiles
 from perf.typist import KEYS_BETWEEN_RESTS, REST_S, Asked, Editor, Typist, keys_of, type_keys
 
@@ -179,7 +180,7 @@ def main(keys: int, rates: tuple[float, ...], out: Path | None) -> None:
     runs = [asyncio.run(measure(editor, rate, keys)) for rate in rates for editor in EDITORS]
     figures = {
         "command": shlex.join(["python", "-m", "perf.typing_rates", *sys.argv[1:]]),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "load_average": {"before": load_before, "after": os.getloadavg()},
         "versions": {
             "python": platform.python_version(),
