@@ -120,6 +120,14 @@ class Protocol(LanguageServerProtocol):
             params.capabilities.general.position_encodings = None
         return (yield from super().lsp_initialize(params))
 
+    @lsp_method(types.SHUTDOWN)
+    def lsp_shutdown(self, *args: Any) -> Generator[Any, Any, None]:
+        """Shut down, with nothing left for pygls to cancel: that takes itself out of its table."""
+        for msg_id, future in list(self._request_futures.items()):
+            if msg_id != self.msg_id:
+                future.cancel()
+        return (yield from super().lsp_shutdown(*args))
+
     def _may_be_handled(self, data: dict[str, Any]) -> bool:
         """Whether this is the time for a message; an untimely request is answered with an error."""
         method, is_request = data["method"], "id" in data
@@ -160,6 +168,22 @@ class Protocol(LanguageServerProtocol):
         fallback = JsonRPCRequestMessage if "id" in data else JsonRPCNotification
         kind = self.get_message_type(data["method"]) or fallback
         return self._converter.structure({"params": None, **data}, kind)
+
+    def _execute_handler(
+        self,
+        msg_id: int | str,
+        handler: Callable[..., Any],
+        callback: Callable[[Future[Any]], None],
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        def done(future: Future[Any]) -> None:
+            # pygls lets go of requests alone: the task of every change would be kept for good.
+            if self._request_futures.get(msg_id) is future:
+                del self._request_futures[msg_id]
+            callback(future)
+
+        super()._execute_handler(msg_id, handler, done, args, kwargs)
 
     def _handle_cancel_notification(self, msg_id: int | str) -> None:
         # Of another, the answer and this have crossed; pygls would warn of it at every other key.

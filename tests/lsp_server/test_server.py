@@ -138,6 +138,18 @@ class TestScheduling:
         assert answer["error"]["code"] == -32800
         assert ready_bench.suggester.n_cancelled == 1
 
+    async def test_what_was_handled_is_let_go(self, ready_bench: Bench) -> None:
+        bench = ready_bench
+        for version in range(5):
+            bench.insert("x", version + 1)
+        request = bench.complete()
+        assert len(bench.server.protocol._request_futures) == 6
+        await bench.settle()
+        bench.suggester.answers[-1].set_result(suggestion("y"))
+        await bench.settle()
+        assert bench.result(request)
+        assert bench.server.protocol._request_futures == {}
+
     async def test_an_error_is_an_empty_list_and_no_popup(self, ready_bench: Bench) -> None:
         request = ready_bench.complete()
         await ready_bench.settle()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import gc
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engine.request import Completion
 from lsp_server.documents import Change, Document, Position
+from lsp_server.settings import Settings
 from lsp_server.suggestions import Suggester, Suggestion, usable_device
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio
 
@@ -122,6 +127,16 @@ async def test_forgetting_a_document_drops_its_window(stepped: Suggester) -> Non
     assert document.uri in stepped._windows
     stepped.forget(document.uri)
     assert stepped._windows == {}
+
+
+@pytest.mark.usefixtures("suggester")
+async def test_what_was_loaded_is_spared_the_garbage_collector(tmp_path: Path) -> None:
+    assert gc.isenabled()
+    # Torch's alone are many times as many.
+    assert gc.get_freeze_count() > 10_000
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        Suggester.load(Settings(model=str(tmp_path)))
+    assert gc.isenabled()
 
 
 async def test_devices() -> None:

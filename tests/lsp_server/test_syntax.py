@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from lsp_server import syntax
 from lsp_server.documents import Document
-from lsp_server.syntax import SYNTAXES, definition_lines, language_id_of, line_comment_of, parse
+from lsp_server.syntax import (
+    LINES_PER_READ,
+    SYNTAXES,
+    definition_lines,
+    language_id_of,
+    line_comment_of,
+    parse,
+)
 
 
 def check(language_id: str, text: str) -> None:
@@ -261,6 +270,21 @@ def test_a_parse_out_of_time_means_no_tree(monkeypatch: pytest.MonkeyPatch) -> N
     assert parse(SYNTAXES["python"], lines) is not None
     monkeypatch.setattr(syntax, "PARSE_BUDGET_S", -1.0)
     assert parse(SYNTAXES["python"], lines) is None
+
+
+def test_a_parse_leaves_nothing_of_the_text_behind() -> None:
+    lines = [f"value_{n} = {n}\n" for n in range(40 * LINES_PER_READ)] + [""]
+    n_bytes = sum(map(len, lines))
+    parse(SYNTAXES["python"], lines)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(10):
+            parse(SYNTAXES["python"], lines)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < n_bytes
 
 
 def test_definitions_in_deeply_nested_text() -> None:
