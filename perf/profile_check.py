@@ -1,9 +1,9 @@
 """Whether typing costs more than it last did on this kind of machine.
 
 `python -m perf.profile_check`. First the work, counted: the shipped traces are replayed with the
-engine stepped by hand, so that tokens and passes are the same each time, and one more is a failure
-(exit code 1). Then times, by `keystate profile`, as ratios to the recorded ones; those fail
-nothing. `--record` makes this run the recorded one.
+engine stepped by hand, so that tokens, passes and allocations are the same each time, and one more
+is a failure (exit code 1). Then times, by `keystate profile`, as ratios to the recorded ones;
+those fail nothing. `--record` makes this run the recorded one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from engine.checkpoint import resolve_model
 from lsp_server.settings import Settings
+from perf.allocations import Allocations
 from perf.cache_bench import Bench
 from perf.profile import SHIPPED
 from perf.profile_comparison import comparison, comparison_table
@@ -35,8 +36,9 @@ from perf.replay import Pace, replay_sitting
 from perf.trace_format import read_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from engine.engine import Engine
     from perf.replay import MakeEngine
     from perf.trace_format import Session
 
@@ -68,23 +70,59 @@ class Check:
 def work_counts(
     sessions: Iterable[Session], make_engine: MakeEngine, *, max_events: int = COUNTED_EVENTS
 ) -> dict[str, dict[str, int]]:
-    """Tokens and passes by trace; the same on every run with one model on one kind of machine.
+    """Tokens, passes and allocations by trace: the same on every run.
 
-    At most so many events of a session; its files are replayed one after the other.
+    That is, with one model on one kind of machine, and for the same traces in the same order. At
+    most so many events of a session; its files are replayed one after the other. Allocations are
+    those of tensors in the engine's steps, background work included, the slots for states not:
+    these are taken before. Nearly all are given back within the keystroke.
     """
     counts = {}
     for session in sessions:
+        allocations = Allocations()
         n_events = max_events // len(session.traces)
         traces = [replace(trace, events=trace.events[:n_events]) for trace in session.traces]
-        rows = replay_sitting(traces, make_engine, settings=SETTINGS, pace=PACE)
+        counted = _counted(make_engine, allocations)
+        rows = replay_sitting(traces, counted, settings=SETTINGS, pace=PACE)
         counts[session.name] = {
             "requests": sum(row.asked for row in rows),
             "tokens_recomputed": sum(row.n_recomputed for row in rows),
             "tokens_in_background": sum(row.n_background for row in rows),
             "passes": sum(row.n_passes for row in rows),
             "healing_passes": sum(row.n_healing_passes for row in rows),
+            "allocations": allocations.n,
+            "allocated_bytes": allocations.n_bytes,
         }
     return counts
+
+
+def _counted(make_engine: MakeEngine, allocations: Allocations) -> MakeEngine:
+    """The same, with what is allocated in the engine's steps counted."""
+
+    def make(clock: Callable[[], float]) -> Engine:
+        engine = make_engine(clock)
+        step = engine.step
+
+        def counted_step() -> bool:
+            with allocations:
+                return step()
+
+        engine.step = counted_step  # type: ignore[method-assign]
+        return engine
+
+    return make
+
+
+def allocation_line(counts: Counts) -> str:
+    """What a keystroke with a request allocates, over all traces."""
+    requests, times, n_bytes = (
+        sum(of_trace[name] for of_trace in counts.values())
+        for name in ("requests", "allocations", "allocated_bytes")
+    )
+    return (
+        f"a keystroke allocates {times / requests:.1f} tensors,"
+        f" {n_bytes / requests / 1e6:.2f} MB in all"
+    )
 
 
 def compared(before: Counts, now: Counts) -> Check:
@@ -140,6 +178,13 @@ def _counts_table(check: Check) -> Table:
     return table
 
 
+def _bench() -> Bench:
+    """The embedded model as the server runs it."""
+    bench = Bench.load(None)
+    bench.model.compile_passes(1)
+    return bench
+
+
 @click.command()
 @click.option("--record", is_flag=True, help="Take this run as what later ones are compared with.")
 def main(record: bool) -> None:
@@ -148,7 +193,7 @@ def main(record: bool) -> None:
     torch.set_num_threads(1)
     console = Console(highlight=False)
     sessions = [read_session(path) for path in sorted(SHIPPED.glob("*.jsonl"))]
-    bench = Bench.load(None)
+    bench = _bench()
     kind = kind_of_machine(resolve_model(None))
     counts: dict[str, dict[str, int]] = {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -158,6 +203,7 @@ def main(record: bool) -> None:
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     before = recorded.get(kind)
     console.print(tables(figures))
+    click.echo(allocation_line(counts))
     if record:
         recorded[kind] = {"work": counts, "profile": _kept(figures)}
         RECORD.write_text(json.dumps(recorded, separators=(",", ":")) + "\n")
@@ -169,7 +215,7 @@ def main(record: bool) -> None:
     console.print(comparison_table(comparison(before["profile"], figures), ()))
     check = compared(before["work"], counts)
     if not check.lines:
-        click.echo("the work is what it was, to the token")
+        click.echo("the work is what it was, to the token and the byte")
         return
     # The work is what this is about: it comes last, where it is seen.
     console.print(_counts_table(check))

@@ -194,9 +194,11 @@ async def _counters(client: Client) -> dict[str, int]:
 
 async def _watch_memory(client: Client, run: Run, began_s: float) -> None:
     while True:
-        rss_bytes = Usage.of(client.pid).rss_bytes
-        if rss_bytes is not None:
-            run.memory.append((time.perf_counter() - began_s, rss_bytes))
+        usage, at_s = Usage.of(client.pid), time.perf_counter() - began_s
+        if usage.rss_bytes is not None:
+            run.memory.append((at_s, usage.rss_bytes))
+        if usage.cpu_s is not None:
+            run.processor.append((at_s, usage.cpu_s))
         await asyncio.sleep(LOOK_AT_MEMORY_S)
 
 

@@ -98,6 +98,8 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     memory: list[tuple[float, int]] = field(default_factory=list)
     """Resident bytes at times in seconds since the replay began."""
+    processor: list[tuple[float, float]] = field(default_factory=list)
+    """Seconds of processor time used so far, at such times."""
     cpu_s: float | None = None
     n_typed_chars: int = 0
     n_completed_chars: int = 0

@@ -122,20 +122,20 @@ def shipped_session(one: Shipped) -> Session:
         )
         traces.append(trace)
     if one.in_turns:
-        return Session(name=one.name, steps=tuple(_in_turns(traces)))
+        return Session(name=one.name, steps=tuple(in_turns(traces)))
     return Session.of(one.name, *traces)
 
 
-def _in_turns(traces: list[Trace]) -> Iterator[Opened | Done]:
+def in_turns(traces: list[Trace], n_in_a_row: int = EVENTS_IN_A_ROW) -> Iterator[Opened | Done]:
     """Some events in one file, then some in the next; all are opened when they are come to."""
     now_ms = 0
     left = [(trace, list(trace.events)) for trace in traces]
-    for turn in range(max(-(-len(trace.events) // EVENTS_IN_A_ROW) for trace in traces)):
+    for turn in range(max(-(-len(trace.events) // n_in_a_row) for trace in traces)):
         for trace, events in left:
             if turn == 0:
                 opened = Opened(path=trace.path, language_id=trace.language_id, text=trace.text)
                 yield replace(opened, t_ms=now_ms)
-            own, events[:EVENTS_IN_A_ROW] = events[:EVENTS_IN_A_ROW], []
+            own, events[:n_in_a_row] = events[:n_in_a_row], []
             start_ms = own[0].t_ms if own else 0
             now_ms += CHANGING_FILES_MS
             for event in own:

@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from engine.state import RecurrentState
 from engine.tokenizer import Tokenizer
 from perf import profile_check
+from perf.allocations import Allocations
 from perf.cache_bench import Bench
 from perf.profile import SHIPPED
 from perf.profile_check import compared, kind_of_machine, work_counts
@@ -19,10 +23,13 @@ from perf.trace_format import read_session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.mamba2 import Mamba2
+    from torch import Tensor
+
+    from engine.mamba2 import Mamba2, Pass
 
 ROOT = Path(__file__).parents[2]
 N_EVENTS = 8
+MEMORY = {"requests": 2, "allocations": 10, "allocated_bytes": 5_000_000}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +48,42 @@ def test_counts_are_the_same_on_every_run_and_show_a_cache_that_is_gone(bench: B
     assert once == again
     assert once["two_files"]["requests"] > 0.8 * N_EVENTS
     assert once["two_files"]["passes"] > N_EVENTS
+    assert once["two_files"]["allocations"] > once["two_files"]["passes"]
     assert compared(once, again).lines == []
     assert "two_files: tokens_recomputed" in compared(once, without).worse
+
+
+def test_a_pass_that_allocates_more_is_a_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = [read_session(SHIPPED / "two_files.jsonl")]
+    once = work_counts(sessions, bench.this, max_events=N_EVENTS)
+    forward = bench.model.forward
+
+    def wasteful(tokens: Tensor, base: RecurrentState) -> Pass:
+        return forward(tokens, RecurrentState(base.conv_state.clone(), base.ssm_state))
+
+    monkeypatch.setattr(bench.model, "forward", wasteful)
+    check = compared(once, work_counts(sessions, bench.this, max_events=N_EVENTS))
+    assert check.worse == ["two_files: allocations", "two_files: allocated_bytes"]
+
+
+def test_views_and_what_is_written_in_place_allocate_nothing() -> None:
+    row = torch.zeros(8)
+    with Allocations() as allocations:
+        row.view(2, 4)[0].add_(1.0)
+        torch.add(row, row, out=row)
+        row.expand(2, 8).numel()
+        assert (allocations.n, allocations.n_bytes) == (0, 0)
+        row + row
+        row.double().split(4)
+        # Numpy's memory, once.
+        array = np.empty(3, np.float32)
+        torch.from_numpy(array)
+        torch.from_numpy(array[1:])
+    row.clone()
+    torch.from_numpy(array)
+    assert (allocations.n, allocations.n_bytes) == (3, 32 + 64 + 12)
 
 
 def test_less_work_is_told_and_fails_nothing() -> None:
@@ -77,11 +118,11 @@ def suite(
         **{"machine": "m", "speed": "max", "samples": [sample], "memory": []},
     }
     monkeypatch.setattr(profile_check, "RECORD", tmp_path / "profile.json")
-    monkeypatch.setattr(profile_check.Bench, "load", lambda _: bench)
+    monkeypatch.setattr(profile_check, "_bench", lambda: bench)
     monkeypatch.setattr(profile_check, "_times", lambda _: figures)
 
     def run(n_passes: int, *arguments: str) -> tuple[int, str]:
-        counts = {"short": {"passes": n_passes}}
+        counts = {"short": {**MEMORY, "passes": n_passes}}
         monkeypatch.setattr(profile_check, "work_counts", lambda *_: counts)
         result = CliRunner().invoke(profile_check.main, arguments)
         return result.exit_code, result.output
@@ -95,11 +136,12 @@ def test_the_suite_fails_for_more_work_alone(suite: Callable[..., tuple[int, str
     assert "nothing is recorded" in said
     assert suite(3, "--record")[0] == 0
     (recorded,) = json.loads(profile_check.RECORD.read_text()).values()
-    assert recorded["work"] == {"short": {"passes": 3}}
+    assert recorded["work"] == {"short": {**MEMORY, "passes": 3}}
     assert recorded["profile"]["samples"][0]["latency_ms"] == 10.0
     code, said = suite(3)
     assert code == 0
     assert "to the token" in said
+    assert "a keystroke allocates 5.0 tensors, 2.50 MB in all" in said
     assert "latency p50" in said
     code, said = suite(2)
     assert code == 0
