@@ -29,7 +29,7 @@ class CpuPasses:
 
     def __init__(self, model: Mamba2, packed_as: torch.dtype, n_threads: int) -> None:
         """Make the passes ready, with matrices kept as `packed_as`; takes seconds."""
-        self._config, self._A = model.config, model.A
+        self._A = model.A
         weights = weights_of(model)
         self.passes = CompiledPasses(weights, pack(weights, packed_as), n_threads)
 
@@ -48,15 +48,16 @@ class CpuPasses:
         """Read a short run of tokens (l,), 1 or more, as `Mamba2.forward` does."""
         read = self._read(tokens, base, with_logits=True)
         after = RecurrentState(read.conv_state, read.ssm_state)
-        return Pass(read.logits, read.hidden, base, self._log_of(read), self._A, after)
+        return Pass(read.logits, read.hidden, base, _log_of(read), self._A, after)
 
     def read(
         self, tokens: Tensor, base: RecurrentState, positions: Sequence[int], log_after: int
     ) -> Reading:
         """Read tokens (l,), 1 or more, as `Mamba2.read` does: in passes that end at positions."""
         length, state = len(tokens), base
-        kept = {0: RecurrentState(base.conv_state.clone(), base.ssm_state.clone())}
-        hidden, logs = [], []
+        kept, hidden, logs = {}, [], []
+        if 0 in positions:
+            kept[0] = RecurrentState(base.conv_state.clone(), base.ssm_state.clone())
         for start, end in pairwise(sorted({*range(0, length, RUN_TOKENS), *positions, length, 0})):
             read = self._read(tokens[start:end], state)
             state = RecurrentState(read.conv_state, read.ssm_state)
@@ -64,7 +65,7 @@ class CpuPasses:
                 kept[end] = state
             hidden.append(read.hidden)
             if end > log_after or end == length:
-                logs.append(self._log_of(read).after(max(0, log_after - start)))
+                logs.append(_log_of(read).after(max(0, log_after - start)))
         states = tuple(kept[n] for n in positions)
         return Reading(torch.cat(hidden), states, InputLog.of_runs(logs))
 
@@ -74,17 +75,9 @@ class CpuPasses:
         states = base.conv_state.contiguous(), base.ssm_state.contiguous()
         return self.passes(tokens, *states, with_logits=with_logits)
 
-    def _log_of(self, read: PassOutputs) -> InputLog:
-        c = self._config
-        n_layers, n, width = read.convolved.shape
-        # One operation each: splitting takes several.
-        x = read.convolved.as_strided(
-            (n_layers, n, c.nheads, c.headdim), (n * width, width, c.headdim, 1)
-        )
-        B = read.convolved.as_strided(
-            (n_layers, n, c.ngroups, c.d_state), (n * width, width, c.d_state, 1), c.d_inner
-        )
-        return InputLog(read.xBC, x, B, read.dt)
+
+def _log_of(read: PassOutputs) -> InputLog:
+    return InputLog(read.xBC, read.x, read.B, read.dt)
 
 
 def weights_of(model: Mamba2) -> ModelWeights:

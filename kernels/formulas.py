@@ -1,7 +1,14 @@
-"""Functions of a float32 tile that several Triton kernels compute."""
+"""What several Triton kernels do with tiles: load one, and functions of its float32 values."""
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def load_tile(base, row, row_stride, column, column_stride, is_row, is_column):
+    """Give the values at some rows and columns (index vectors), and 0 where either is outside."""
+    at = base + row[:, None] * row_stride + column[None, :] * column_stride
+    return tl.load(at, mask=is_row[:, None] & is_column[None, :], other=0.0)
 
 
 @triton.jit

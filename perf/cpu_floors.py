@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numba
 import numpy as np
 
-from kernels.cpu_pass.layer import ADD, NONE, PACKED, UNIT, ZERO, product
+from kernels.cpu_pass.layer import ADD, NONE, UNIT, ZERO, product
+from kernels.cpu_pass.vectors import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ def _sum(values: NDArray[np.float32], n_times: int) -> np.float32:
 @numba.njit(nogil=True)
 def _multiply(rows: int, x: int, out: int, n_times: int) -> None:
     for _ in range(n_times):
-        product(ZERO, rows, PACKED, NONE, UNIT, NONE, K, x, K, UNIT, out, PACKED, N_INPUTS, ADD)
+        product(ZERO, rows, NONE, UNIT, NONE, K, x, 4 * K, out, GROUP, N_INPUTS, ADD)
 
 
 def read_bandwidth(n_bytes: int, n_threads: int, n_times: int = 50) -> float:
@@ -49,8 +50,7 @@ def read_bandwidth(n_bytes: int, n_threads: int, n_times: int = 50) -> float:
 
 def product_flops(n_threads: int, n_times: int = 20_000) -> float:
     """Give the operations a second of float32 products whose numbers are all in the cache."""
-    group = int(PACKED)
-    sizes = (group * K, N_INPUTS * K, N_INPUTS * group)
+    sizes = (GROUP * K, N_INPUTS * K, N_INPUTS * GROUP)
     parts = [[np.zeros(size, np.float32) for size in sizes] for _ in range(n_threads)]
 
     def multiply(number: int) -> None:
@@ -58,7 +58,7 @@ def product_flops(n_threads: int, n_times: int = 20_000) -> float:
         _multiply(rows, x, out, n_times)
 
     seconds = min(_together_s(multiply, n_threads) for _ in range(5))
-    return 2 * group * K * N_INPUTS * n_times * n_threads / seconds
+    return 2 * GROUP * K * N_INPUTS * n_times * n_threads / seconds
 
 
 def _together_s(work: Callable[[int], object], n_threads: int) -> float:

@@ -21,7 +21,7 @@ class Job(IntEnum):
     Y_STRIDE = auto()
     LOGITS_STRIDE = auto()
     N_THREADS = auto()
-    CLAIMED = auto()  # by thread: see `sharing`
+    SHARES = auto()  # by thread: see `sharing`
     ITEM_BYTES = auto()  # of a packed weight
     IN_PROJ = auto()  # of all layers, one behind the other
     IN_SCALES = auto()
@@ -33,22 +33,23 @@ class Job(IntEnum):
     SMALL_STRIDE = auto()
     EMBEDDINGS = auto()
     LIMITS = auto()  # norm_eps, and dt's lower and upper bound
-    # Of the pass: what it reads,
+    # What there is to work in,
+    RESIDUAL = auto()
+    PROJECTED = auto()
+    Y = auto()
+    OWN = auto()  # of each thread: normed inputs and their digits, or a head's scratch
+    OWN_STRIDE = auto()
+    # what a pass reads,
     N_TOKENS = auto()
     TOKENS = auto()
     CONV_STATE = auto()
     SSM_STATE = auto()
-    # what it works in,
-    RESIDUAL = auto()
-    PROJECTED = auto()
-    Y = auto()
-    OWN = auto()  # of each thread: normed inputs, and the heads' scratch
-    OWN_STRIDE = auto()
     # and what it gives.
-    LOGITS = auto()
+    LOGITS = auto()  # 0 where none are wanted
     HIDDEN = auto()
     XBC = auto()
-    CONVOLVED = auto()
+    X = auto()
+    B = auto()
     DT = auto()
     CONV_AFTER = auto()
     SSM_AFTER = auto()

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from kernels.cpu_pass.decorators import inlined, inner, inner_sum
-from kernels.cpu_pass.vectors import GROUP, LANES, TILE_TOKENS, exp, floats_at, row_dots, tile
+from kernels.cpu_pass.products import tile
+from kernels.cpu_pass.recurrence import ROWS, advance, fold
+from kernels.cpu_pass.vectors import GROUP, LANES, TILE_TOKENS, exp, floats_at
 
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
 # Arguments that are no literals: a function is compiled anew for each literal.
 NONE, UNIT, ADD = np.int64(0), np.int64(1), np.int64(1)
-PACKED = np.int64(GROUP)
-# What `exp` makes nothing of.
-NOTHING = np.float32(-1000)
+# Tokens that the rows of a state go through at once: what they leave has to stay in the cache.
+RUN = 8
 
 
 @inner
@@ -35,70 +36,33 @@ def copy(source: int, out: int, n: int) -> None:
 def product(
     kind: Any,
     rows: int,
-    stride: int,
     group_bytes: int,
     n_groups: int,
     scales: int,
     k: int,
     x: int,
-    x_stride: int,
-    x_step: int,
+    x_bytes: int,
     out: int,
     out_stride: int,
     n: int,
     add: int,
 ) -> None:
     """Multiply groups of rows, so many bytes apart, with n inputs; see `tile`."""
+    step = 4 * out_stride
     for group in range(n_groups):
         to = out + 4 * group * GROUP
         t = 0
         while t + TILE_TOKENS <= n:
-            tile(
-                TILE_TOKENS,
-                kind,
-                rows,
-                stride,
-                scales,
-                k,
-                x + 4 * t * x_stride,
-                x_stride,
-                x_step,
-                to + 4 * t * out_stride,
-                out_stride,
-                add != 0,
-            )
+            at, to_t = x + t * x_bytes, to + t * step
+            tile(TILE_TOKENS, kind, rows, scales, k, at, x_bytes, to_t, out_stride, add != 0)
             t += TILE_TOKENS
         if TILE_TOKENS > 2 and t + 2 <= n:
-            tile(
-                2,
-                kind,
-                rows,
-                stride,
-                scales,
-                k,
-                x + 4 * t * x_stride,
-                x_stride,
-                x_step,
-                to + 4 * t * out_stride,
-                out_stride,
-                add != 0,
-            )
+            at, to_t = x + t * x_bytes, to + t * step
+            tile(2, kind, rows, scales, k, at, x_bytes, to_t, out_stride, add != 0)
             t += 2
         if t < n:
-            tile(
-                1,
-                kind,
-                rows,
-                stride,
-                scales,
-                k,
-                x + 4 * t * x_stride,
-                x_stride,
-                x_step,
-                to + 4 * t * out_stride,
-                out_stride,
-                add != 0,
-            )
+            at, to_t = x + t * x_bytes, to + t * step
+            tile(1, kind, rows, scales, k, at, x_bytes, to_t, out_stride, add != 0)
         rows += group_bytes
         scales += 4 * GROUP
 
@@ -143,6 +107,14 @@ def softplus(x: Any) -> Any:
     return max(x, ZERO) + s * total
 
 
+@inlined
+def input_at(x: int, x_stride: int, state: int, n_channels: int, taps: int, t: int) -> int:
+    """Give where the inputs of a token lie: from 0 on among the new ones, before in the state."""
+    if t < 0:
+        return state + 4 * (taps + t) * n_channels
+    return x + 4 * t * x_stride
+
+
 @inner
 def convolve(
     x: int,
@@ -152,150 +124,117 @@ def convolve(
     bias: int,
     d_conv: int,
     n_channels: int,
-    first: int,
-    last: int,
+    width: int,
     n: int,
-    inputs: int,
     out: int,
-    state_after: int,
+    out_stride: int,
 ) -> None:
-    """Convolve channels `first` to `last` of n tokens, keep their inputs and the state after."""
-    width = last - first
+    """Convolve `width` of the channels of n tokens, from the first that the addresses say."""
     taps = d_conv - 1
-    biases = floats_at(bias + 4 * first)
+    biases = floats_at(bias)
     for t in range(n):
-        new = floats_at(x + 4 * (t * x_stride + first))
-        kept = floats_at(inputs + 4 * (t * n_channels + first))
-        sums = floats_at(out + 4 * (t * n_channels + first))
+        sums = floats_at(out + 4 * t * out_stride)
         for c in range(width):
-            kept[c] = new[c]
             sums[c] = biases[c]
         for tap in range(d_conv):
-            weights = floats_at(weight + 4 * (tap * n_channels + first))
+            weights = floats_at(weight + 4 * tap * n_channels)
             before = t + tap - taps
-            source = inputs + 4 * before * n_channels
-            if before < 0:
-                source = state + 4 * (taps + before) * n_channels
-            values = floats_at(source + 4 * first)
+            values = floats_at(input_at(x, x_stride, state, n_channels, taps, before))
             for c in range(width):
                 sums[c] += values[c] * weights[c]
         for c in range(width):
             sums[c] = silu(sums[c])
-    for tap in range(taps):
-        before = n + tap - taps
-        source = inputs + 4 * before * n_channels
-        if before < 0:
-            source = state + 4 * (taps + before) * n_channels
-        copy(source + 4 * first, state_after + 4 * (tap * n_channels + first), width)
-
-
-@inlined
-def score(B: int, C: int, stride: int, d_state: int, n: int, scores: int) -> None:
-    """Multiply each C with the Bs up to it: what heads of one group share, (n, n)."""
-    for t in range(n):
-        row = floats_at(scores + 4 * t * n)
-        for s in range(n):
-            row[s] = dot(C + 4 * t * stride, B + 4 * s * stride, d_state) if s <= t else ZERO
 
 
 @inner
-def head_at_once(
+def keep_inputs(
     x: int,
+    x_stride: int,
+    state: int,
+    d_conv: int,
+    n_channels: int,
+    width: int,
+    n: int,
+    inputs: int,
+    state_after: int,
+) -> None:
+    """Keep what some channels of n tokens were before the convolution, and their state after."""
+    taps = d_conv - 1
+    for t in range(n):
+        copy(x + 4 * t * x_stride, inputs + 4 * t * n_channels, width)
+    for tap in range(taps):
+        source = input_at(x, x_stride, state, n_channels, taps, n + tap - taps)
+        copy(source, state_after + 4 * tap * n_channels, width)
+
+
+@inner
+def head_by_rows(
+    x: int,
+    x_stride: int,
     B: int,
     C: int,
     stride: int,
     dt: int,
+    dt_stride: int,
     A: Any,
-    D: Any,
     state: int,
     headdim: int,
     d_state: int,
     n: int,
-    scores: int,
     scratch: int,
     y: int,
     y_stride: int,
     state_after: int,
 ) -> None:
-    """Run the recurrence of a head: what the state gives to all tokens, and they to each other.
+    """Add to y (n, headdim) what a head's recurrence gives; reads and writes the state once.
 
-    Reads the state twice and writes it once, however many the tokens. headdim and d_state are
-    multiples of GROUP. scratch: n * (1 + max(n, d_state)) values.
+    x (n, headdim), B and C (n, d_state), with strides. headdim is a multiple of LANES and d_state
+    of GROUP. scratch: n * (1 + headdim) + RUN * LANES * LANES values.
     """
     dts, decays = floats_at(dt), floats_at(scratch)
-    # What is left at each token of the state before all of them, as a logarithm.
-    total = ZERO
+    inputs = scratch + 4 * n
+    partial = inputs + 4 * n * headdim
     for t in range(n):
-        total += dts[t] * A
-        decays[t] = total
-    mixing = scratch + 4 * n
-    for t in range(n):
-        weights, of_group = floats_at(mixing + 4 * t * n), floats_at(scores + 4 * t * n)
-        for s in range(n):
-            gap = decays[t] - decays[s] if s <= t else NOTHING
-            weights[s] = of_group[s] * exp(gap) * dts[s]
-        weights[t] += D
+        step = dts[t * dt_stride]
+        decays[t] = exp(step * A)
+        values, row = floats_at(x + 4 * t * x_stride), floats_at(inputs + 4 * t * headdim)
+        for p in range(headdim):
+            row[p] = values[p] * step
     for p in range(0, headdim, LANES):
-        for t in range(n):
-            at = y + 4 * (t * y_stride + p)
-            row_dots(state + 4 * p * d_state, d_state, C + 4 * t * stride, at)
-            decay, values = exp(decays[t]), floats_at(at)
-            for i in range(LANES):
-                values[i] *= decay
-    group_bytes = 4 * PACKED
-    product(
-        ZERO,
-        x,
-        stride,
-        group_bytes,
-        headdim // GROUP,
-        NONE,
-        n,
-        mixing,
-        n,
-        UNIT,
-        y,
-        y_stride,
-        n,
-        ADD,
-    )
-    scaled = mixing
-    for t in range(n):
-        step = exp(decays[n - 1] - decays[t]) * dts[t]
-        values, row = floats_at(B + 4 * t * stride), floats_at(scaled + 4 * t * d_state)
-        for i in range(d_state):
-            row[i] = values[i] * step
-    decay, size = exp(decays[n - 1]), headdim * d_state
-    before, after = floats_at(state), floats_at(state_after)
-    for i in range(size):
-        after[i] = before[i] * decay
-    product(
-        ZERO,
-        scaled,
-        d_state,
-        group_bytes,
-        d_state // GROUP,
-        NONE,
-        n,
-        x,
-        UNIT,
-        stride,
-        state_after,
-        d_state,
-        headdim,
-        ADD,
-    )
+        for i in range(0, d_state, GROUP):
+            for start in range(0, n, RUN):
+                length = min(n - start, RUN)
+                for r in range(0, LANES, ROWS):
+                    at = 4 * ((p + r) * d_state + i)
+                    advance(
+                        (state if start == 0 else state_after) + at,
+                        state_after + at,
+                        d_state,
+                        length,
+                        scratch + 4 * start,
+                        inputs + 4 * (start * headdim + p + r),
+                        headdim,
+                        B + 4 * (start * stride + i),
+                        C + 4 * (start * stride + i),
+                        stride,
+                        partial + 4 * r * LANES,
+                        LANES * d_state,
+                    )
+                for t in range(length):
+                    to = y + 4 * ((start + t) * y_stride + p)
+                    fold(partial + 4 * t * LANES * LANES, to)
 
 
 @inner_sum
-def head_stepwise(
+def head_by_values(
     x: int,
+    x_stride: int,
     B: int,
     C: int,
     stride: int,
     dt: int,
+    dt_stride: int,
     A: Any,
-    D: Any,
     state: int,
     headdim: int,
     d_state: int,
@@ -304,23 +243,21 @@ def head_stepwise(
     y_stride: int,
     state_after: int,
 ) -> None:
-    """Run the recurrence of a head of any size, token by token."""
+    """Do what `head_by_rows` does, for a head of any size."""
     dts = floats_at(dt)
     for p in range(headdim):
         row = floats_at(state_after + 4 * p * d_state)
         copy(state + 4 * p * d_state, state_after + 4 * p * d_state, d_state)
         for t in range(n):
-            decay = exp(dts[t] * A)
-            value = floats_at(x + 4 * t * stride)[p]
-            inputs, outputs = (
-                floats_at(B + 4 * t * stride),
-                floats_at(C + 4 * t * stride),
-            )
-            total = D * value
+            step = dts[t * dt_stride]
+            decay = exp(step * A)
+            value = step * floats_at(x + 4 * t * x_stride)[p]
+            inputs, outputs = floats_at(B + 4 * t * stride), floats_at(C + 4 * t * stride)
+            total = ZERO
             for i in range(d_state):
-                row[i] = row[i] * decay + dts[t] * value * inputs[i]
+                row[i] = row[i] * decay + value * inputs[i]
                 total += row[i] * outputs[i]
-            floats_at(y + 4 * t * y_stride)[p] = total
+            floats_at(y + 4 * t * y_stride)[p] += total
 
 
 @inner

@@ -1,7 +1,8 @@
 """Laying out a model's weights for a pass: each byte is read once, in order.
 
-Rows of a matrix go in groups of `GROUP`: item by item, the whole group side by side. Padded with
-zeros to whole groups, and to an even number of items.
+Rows of a matrix go in groups of `GROUP`: word by word, the whole group side by side. A word is 32
+bits: a float32, two bfloat16 or four int8 of one row, the first in the lowest bits. Padded to whole
+groups and words.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from kernels.cpu_pass.products import HAS_BYTE_SUMS
 from kernels.cpu_pass.vectors import GROUP
 from kernels.quantized_linear import QuantizedWeight
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-CACHE_LINE_BYTES = 64
+CACHE_LINE_BYTES, WORD_BYTES = 64, 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,17 +86,16 @@ class PackedWeights:
 class PackedRows:
     """Matrices of one shape, one behind the other.
 
-    rows: float32; int32, each two bfloat16 of one row (the first in the lower half); or int8, times
-    scales (matrices, rows) float32, which are none otherwise.
+    words: int32; scales (matrices, rows) float32 of int8 rows, none otherwise.
     """
 
-    rows: Tensor
+    words: Tensor
     scales: Tensor
 
     @property
     def n_bytes(self) -> int:
         """Give the bytes of all of them."""
-        return self.rows.nbytes + self.scales.nbytes
+        return self.words.nbytes + self.scales.nbytes
 
 
 def narrowest(weights: ModelWeights) -> torch.dtype | None:
@@ -153,7 +154,7 @@ def _is_bfloat16(matrix: Tensor) -> bool:
 
 def _pack(matrices: Sequence[Tensor | QuantizedWeight], kind: torch.dtype) -> PackedRows:
     n_rows, k = matrices[0].shape
-    padding = (0, -k % 2, 0, -n_rows % GROUP)
+    padding = (0, -k % (WORD_BYTES // kind.itemsize), 0, -n_rows % GROUP)
     scales = torch.zeros(len(matrices), n_rows + padding[3] if kind == torch.int8 else 0)
     packed = []
     for number, matrix in enumerate(matrices):
@@ -165,15 +166,22 @@ def _pack(matrices: Sequence[Tensor | QuantizedWeight], kind: torch.dtype) -> Pa
                 values = matrix.dequantize()
         else:
             values = matrix.to(kind)
-        groups = F.pad(values, padding).unflatten(0, (-1, GROUP))  # (groups, GROUP, k)
-        if kind == torch.bfloat16:
-            groups = groups.contiguous().view(torch.int32)  # (groups, GROUP, k / 2)
-        packed.append(groups.transpose(1, 2).flatten())
+        groups = F.pad(values, padding).unflatten(0, (-1, GROUP)).contiguous()
+        words = groups.view(torch.int32)  # (groups, GROUP, words of a row)
+        if kind == torch.int8 and HAS_BYTE_SUMS:
+            # Plus 128, in each byte.
+            words = words ^ torch.tensor(-0x7F7F7F80, dtype=torch.int32)
+        packed.append(words.transpose(1, 2).flatten())
     return PackedRows(aligned(torch.cat(packed)), scales)
 
 
 def aligned(values: Tensor) -> Tensor:
     """Give a copy that begins at a cache line."""
-    room = torch.empty(len(values) + CACHE_LINE_BYTES, dtype=values.dtype)
-    start = -room.data_ptr() % CACHE_LINE_BYTES // values.element_size()
-    return room[start : start + len(values)].copy_(values)
+    return aligned_room(len(values), values.dtype).copy_(values)
+
+
+def aligned_room(n: int, dtype: torch.dtype) -> Tensor:
+    """Give n uninitialized values that begin at a cache line."""
+    room = torch.empty(n + CACHE_LINE_BYTES, dtype=dtype)
+    start = -room.data_ptr() % CACHE_LINE_BYTES // room.element_size()
+    return room[start : start + n]

@@ -56,7 +56,7 @@ def short_pass(
         )
         residual = residual + F.linear(normed.flatten(1), _plain(layer.out_proj, work))
         conv_after = history[len(xBC) :]
-        parts.append((xBC, convolved, dt, conv_after, ssm_after[0]))
+        parts.append((xBC, x[0], B[0], dt, conv_after, ssm_after[0]))
     hidden = _norm(residual, weights.norm_f, weights.norm_eps)
     logits = F.linear(hidden, _plain(weights.head, work))
     return PassOutputs(logits, hidden, *(torch.stack(part) for part in zip(*parts, strict=True)))

@@ -1,8 +1,8 @@
 """How threads share the work of a pass: in shares that whoever is there claims.
 
 Each phase of a pass is cut into a share for every thread. A thread claims its own, then those that
-others have not begun, works, and says that it is finished; the next phase begins when all shares
-of this one are. So nobody waits for a thread that has claimed nothing: one that comes late, or
+others have not begun, and says of each that it is done; the next phase begins when all shares of
+this one are. So nobody waits for a thread that has claimed nothing: one that comes late, or
 never, costs its help and nothing else. That shares have owners keeps a state in the cache of the
 core that wrote it; finer shares took longer (two threads, 0.1 ms a pass: four each 1.2 times).
 """
@@ -36,14 +36,14 @@ class Shared(IntEnum):
     """Where what the threads share lies, in int64: a cache line apart.
 
     The newest job comes last. Behind it are, for each thread, whether it sleeps, and then, on a
-    line each, of how many phases its own share was claimed.
+    line each, how far its own shares are: phase p's is free at 2 p, claimed at 2 p + 1 and done at
+    2 p + 2.
     """
 
-    FINISHED = 0
     # Odd while a job is being written.
-    VERSION = 8
-    IS_CLOSED = 16
-    JOB = 24
+    VERSION = 0
+    IS_CLOSED = 8
+    JOB = 16
 
 
 def _at(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
@@ -55,7 +55,7 @@ def load(typing_context: Any, address: Any) -> Any:
     """Give the int64 at an address, and see all that was written before it was."""
 
     def generate(context: Any, b: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return b.load_atomic(_at(b, args[0]), "seq_cst", 8)
+        return b.load_atomic(_at(b, args[0]), "acquire", 8)
 
     return types.int64(types.int64), generate
 
@@ -65,18 +65,7 @@ def store(typing_context: Any, address: Any, value: Any) -> Any:
     """Write the int64 at an address, after all that was written before."""
 
     def generate(context: Any, b: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        b.store_atomic(args[1], _at(b, args[0]), "seq_cst", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def add(typing_context: Any, address: Any, value: Any) -> Any:
-    """Add to the int64 at an address."""
-
-    def generate(context: Any, b: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        b.atomic_rmw("add", _at(b, args[0]), args[1], "seq_cst")
+        b.store_atomic(args[1], _at(b, args[0]), "release", 8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
@@ -109,28 +98,26 @@ def pause(typing_context: Any) -> Any:
 
 
 @inner
-def claim(claimed: int, thread: int, n_threads: int, phase: int) -> int:
-    """Claim a share of a phase; gives its owner, or -1 when none is left.
-
-    `claimed` counts, for each thread, the phases whose share of its own was claimed.
-    """
-    for i in range(n_threads):
-        owner = (thread + i) % n_threads
-        address = claimed + owner * LINE_BYTES
-        if load(address) == phase and replace(address, phase, phase + 1):
+def claim(shares: int, thread: int, n_threads: int, phase: int) -> int:
+    """Claim a share of a phase, one's own first; gives its owner, or -1 when none is left."""
+    owner = thread
+    for _ in range(n_threads):
+        share = shares + owner * LINE_BYTES
+        if load(share) == 2 * phase and replace(share, 2 * phase, 2 * phase + 1):
             return owner
+        owner = owner + 1 if owner + 1 < n_threads else 0
     return -1
 
 
 @inlined
-def finish(shared: int, n_done: int) -> None:
-    """Say that so many shares which were claimed are done."""
-    if n_done:
-        add(shared + 8 * Shared.FINISHED, n_done)
+def finish(shares: int, owner: int, phase: int) -> None:
+    """Say that a share which was claimed is done."""
+    store(shares + owner * LINE_BYTES, 2 * phase + 2)
 
 
 @inlined
-def wait(shared: int, n_threads: int, phase: int) -> None:
+def wait(shares: int, n_threads: int, phase: int) -> None:
     """Wait until all shares of a phase are done."""
-    while load(shared + 8 * Shared.FINISHED) < (phase + 1) * n_threads:
-        pause()
+    for owner in range(n_threads):
+        while load(shares + owner * LINE_BYTES) < 2 * phase + 2:
+            pause()

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from kernels.causal_conv1d.triton import check_convolution, convolved
-from kernels.formulas import softplus
+from kernels.formulas import load_tile, softplus
 from kernels.ssm_pass import MAX_TOKENS
 from kernels.ssm_pass.triton import pass_blocks, readout
 
@@ -94,15 +94,8 @@ def _mixer_kernel(
     n = tl.arange(0, BLOCK_N).to(tl.int64)
     is_token, is_row, is_channel, is_state = t < length, row_t < length, p < headdim, n < d_state
     # The state first: the longest way.
-    h0 = tl.load(
-        ssm_state
-        + row * stride_s_b
-        + head * stride_s_h
-        + p[:, None] * stride_s_p
-        + n[None, :] * stride_s_n,
-        mask=is_channel[:, None] & is_state[None, :],
-        other=0.0,
-    )
+    ssm_state += row * stride_s_b + head * stride_s_h
+    h0 = load_tile(ssm_state, p, stride_s_p, n, stride_s_n, is_channel, is_state)
     own_dt = tl.load(
         dt + row * stride_dt_b + head * stride_dt_h + row_t * stride_dt_l, mask=is_row, other=0.0
     ).to(tl.float32)

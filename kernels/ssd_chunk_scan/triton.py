@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from kernels.formulas import load_tile
 from kernels.ssd_chunk_scan.reference import check_places
 from kernels.ssm_pass.triton import check_readout
 
@@ -158,16 +159,8 @@ def _state_kernel(
         if HAS_STARTS:
             number = tl.load(numbers + first + s, mask=is_read, other=-1)
             weights = tl.where(number == own, weights, 0.0)
-        x_s = tl.load(
-            x + s[:, None] * stride_x_l + p[None, :] * stride_x_p,
-            mask=is_read[:, None] & is_channel[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        B_s = tl.load(
-            B + s[:, None] * stride_B_l + n[None, :] * stride_B_n,
-            mask=is_read[:, None] & is_state[None, :],
-            other=0.0,
-        )
+        x_s = load_tile(x, s, stride_x_l, p, stride_x_p, is_read, is_channel).to(tl.float32)
+        B_s = load_tile(B, s, stride_B_l, n, stride_B_n, is_read, is_state)
         state += product(tl.trans(x_s * weights[:, None]), B_s)
     batch = tl.num_programs(2) // n_p_blocks
     tile = p[:, None] * d_state + n[None, :]
@@ -273,17 +266,13 @@ def _scan_kernel(
     first = c * chunk
     n_here = tl.minimum(chunk, length - first)
     decay += (row * nheads + head) * padded + first
-    x += row * stride_x_b + first * stride_x_l + head * stride_x_h + p[None, :] * stride_x_p
+    x += row * stride_x_b + first * stride_x_l + head * stride_x_h
     dt += row * stride_dt_b + first * stride_dt_l + head * stride_dt_h
     B += row * stride_B_b + first * stride_B_l + (head // ratio) * stride_B_g
     C += row * stride_C_b + first * stride_C_l + (head // ratio) * stride_C_g
     t = begin + tl.arange(0, BLOCK_T)
     is_here = t < n_here
-    C_t = tl.load(
-        C + t[:, None] * stride_C_l + n[None, :] * stride_C_n,
-        mask=is_here[:, None] & is_state[None, :],
-        other=0.0,
-    )
+    C_t = load_tile(C, t, stride_C_l, n, stride_C_n, is_here, is_state)
     now = tl.load(decay + t, mask=is_here, other=0.0)
     factor = tl.exp(now)
     if HAS_STARTS:
@@ -292,23 +281,13 @@ def _scan_kernel(
         factor = tl.where(own == before, factor, 0.0)
     starts += ((c * batch + row) * nheads + head) * headdim * d_state
     # Read as (d_state, channels).
-    state = tl.load(
-        starts + p[None, :] * d_state + n[:, None],
-        mask=is_channel[None, :] & is_state[:, None],
-        other=0.0,
-    )
+    state = load_tile(starts, n, 1, p, d_state, is_state, is_channel)
     sums = product(C_t, state) * factor[:, None]
     for other in range(0, begin + BLOCK_T, BLOCK_T):
         s = other + tl.arange(0, BLOCK_T)
         is_read = s < n_here
-        B_s = tl.load(
-            B + s[None, :] * stride_B_l + n[:, None] * stride_B_n,
-            mask=is_read[None, :] & is_state[:, None],
-            other=0.0,
-        )
-        x_s = tl.load(
-            x + s[:, None] * stride_x_l, mask=is_read[:, None] & is_channel[None, :], other=0.0
-        )
+        B_s = load_tile(B, n, stride_B_n, s, stride_B_l, is_state, is_read)
+        x_s = load_tile(x, s, stride_x_l, p, stride_x_p, is_read, is_channel)
         steps = tl.load(dt + s * stride_dt_l, mask=is_read, other=0.0).to(tl.float32)
         then = tl.load(decay + s, mask=is_read, other=0.0)
         is_pair = (t[:, None] >= s[None, :]) & is_here[:, None] & is_read[None, :]
@@ -320,12 +299,11 @@ def _scan_kernel(
         scores = tl.dot(C_t, B_s, input_precision="ieee")
         weights = scores * tl.exp(gaps) * steps[None, :]
         sums += tl.dot(weights.to(x_s.dtype), x_s, input_precision="ieee")
-    is_inside = is_here[:, None] & is_channel[None, :]
     if HAS_D:
-        x_t = tl.load(x + t[:, None] * stride_x_l, mask=is_inside, other=0.0).to(tl.float32)
+        x_t = load_tile(x, t, stride_x_l, p, stride_x_p, is_here, is_channel).to(tl.float32)
         sums += tl.load(D + head * stride_D).to(tl.float32) * x_t
     y += ((row * length + first + t[:, None]) * nheads + head) * headdim + p[None, :]
-    tl.store(y, sums.to(y.dtype.element_ty), mask=is_inside)
+    tl.store(y, sums.to(y.dtype.element_ty), mask=is_here[:, None] & is_channel[None, :])
 
 
 def ssd_chunk_scan(

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from kernels.formulas import load_tile
 from kernels.ssm_pass import MAX_TOKENS
 
 if TYPE_CHECKING:
@@ -81,46 +82,17 @@ def _pass_kernel(
     p = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     n = tl.arange(0, BLOCK_N)
     is_token, is_channel, is_state = t < length, p < headdim, n < d_state
-    h0 = tl.load(
-        state
-        + row * stride_s_b
-        + head * stride_s_h
-        + p[:, None] * stride_s_p
-        + n[None, :] * stride_s_n,
-        mask=is_channel[:, None] & is_state[None, :],
-        other=0.0,
-    )
-    own_x = tl.load(
-        x
-        + row * stride_x_b
-        + head * stride_x_h
-        + t[:, None] * stride_x_l
-        + p[None, :] * stride_x_p,
-        mask=is_token[:, None] & is_channel[None, :],
-        other=0.0,
-    ).to(tl.float32)
+    state += row * stride_s_b + head * stride_s_h
+    x += row * stride_x_b + head * stride_x_h
+    B += row * stride_B_b + group * stride_B_g
+    C += row * stride_C_b + group * stride_C_g
+    h0 = load_tile(state, p, stride_s_p, n, stride_s_n, is_channel, is_state)
+    own_x = load_tile(x, t, stride_x_l, p, stride_x_p, is_token, is_channel).to(tl.float32)
     own_dt = tl.load(
         dt + row * stride_dt_b + head * stride_dt_h + t * stride_dt_l, mask=is_token, other=0.0
     ).to(tl.float32)
-    is_input = is_token[:, None] & is_state[None, :]
-    own_B = tl.load(
-        B
-        + row * stride_B_b
-        + group * stride_B_g
-        + t[:, None] * stride_B_l
-        + n[None, :] * stride_B_n,
-        mask=is_input,
-        other=0.0,
-    ).to(tl.float32)
-    own_C = tl.load(
-        C
-        + row * stride_C_b
-        + group * stride_C_g
-        + t[:, None] * stride_C_l
-        + n[None, :] * stride_C_n,
-        mask=is_input,
-        other=0.0,
-    ).to(tl.float32)
+    own_B = load_tile(B, t, stride_B_l, n, stride_B_n, is_token, is_state).to(tl.float32)
+    own_C = load_tile(C, t, stride_C_l, n, stride_C_n, is_token, is_state).to(tl.float32)
     out = readout(own_x, own_dt, tl.load(A + head).to(tl.float32), own_B, own_C, h0)
     if HAS_D:
         out += tl.load(D + head).to(tl.float32) * own_x
@@ -167,16 +139,8 @@ def _commit_kernel(
     p = tl.program_id(1).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     n = tl.arange(0, BLOCK_N)
     is_channel, is_state = p < headdim, n < d_state
-    is_inside = is_channel[:, None] & is_state[None, :]
-    h = tl.load(
-        state
-        + row * stride_s_b
-        + head * stride_s_h
-        + p[:, None] * stride_s_p
-        + n[None, :] * stride_s_n,
-        mask=is_inside,
-        other=0.0,
-    )
+    state += row * stride_s_b + head * stride_s_h
+    h = load_tile(state, p, stride_s_p, n, stride_s_n, is_channel, is_state)
     x += row * stride_x_b + head * stride_x_h + p * stride_x_p
     dt += row * stride_dt_b + head * stride_dt_h
     B += row * stride_B_b + (head // ratio) * stride_B_g + n * stride_B_n
@@ -187,7 +151,7 @@ def _commit_kernel(
         B_t = tl.load(B + t * stride_B_l, mask=is_state, other=0.0).to(tl.float32)
         h = h * tl.exp(dt_t * rate) + (dt_t * x_t)[:, None] * B_t[None, :]
     after += (row_head * headdim + p[:, None]) * d_state + n[None, :]
-    tl.store(after, h, mask=is_inside)
+    tl.store(after, h, mask=is_channel[:, None] & is_state[None, :])
 
 
 def ssm_pass(
