@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.slots import Slot, SlotPool, if_memory_allows
+from engine.state import RecurrentState
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from engine.state import RecurrentState
 
 # The last tokens of a prefix find its candidates; the whole prefix is compared before it is used.
 TAIL_TOKENS = 8
@@ -28,13 +27,29 @@ SPACING_TOKENS = 10
 MAX_OWNED = 48
 
 
-@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The model's state after `ids`, and the hidden row (d_model,) that predicts what follows."""
+    """The model's state after `ids`, and the hidden row (d_model,) that predicts what follows.
 
-    ids: NDArray[np.int32]
-    state: RecurrentState
-    hidden: Tensor
+    `row` (vocab_size,): the logits that follow from it, where they are at hand.
+    """
+
+    def __init__(
+        self,
+        ids: NDArray[np.int32],
+        state: RecurrentState | Callable[[], RecurrentState],
+        hidden: Tensor,
+        row: Tensor | None = None,
+    ) -> None:
+        """Hold them; a state that is given as a function is made when it is first asked for."""
+        self.ids, self.hidden, self.row = ids, hidden, row
+        self._state = state
+
+    @property
+    def state(self) -> RecurrentState:
+        """Give the state, which is never changed."""
+        if not isinstance(self._state, RecurrentState):
+            self._state = self._state()
+        return self._state
 
 
 @dataclass(eq=False)

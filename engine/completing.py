@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from engine.cache import Checkpoint
-    from engine.decode import Decoder, Draft, Second
+    from engine.decode import Decoder
+    from engine.draft import Draft, Second
     from engine.prompts import Prompts
     from engine.request import CompletionRequest
 
@@ -49,8 +50,11 @@ class Completer:
         times: dict[str, float],
         cost: Work,
         only_read: bool = False,
-    ) -> Generator[None, None, Completion]:
+    ) -> Generator[Completion | None, None, None]:
         """Complete a request submitted at that time, yielding after each pass over the weights.
+
+        The last thing yielded is the answer, all before it None. What is left to do then is to
+        keep what was computed, which nobody waits for.
 
         Stage times in ms are added to `times`, with the time between passes under "queue"; what
         it costs is added to `cost` as it is spent. `only_read` brings the state to the end of the
@@ -110,51 +114,59 @@ class Completer:
         rule = StopRule(multiline=request.multiline, line_before=request.prefix.rpartition("\n")[2])
         decoder = self.decoder
         stack = ExitStack()
-        try:
-            looked_up = partial(lap, "lookup")
-            reading = decoder.read(prompt.ids, prompt.owner, cost, stack, looked_up)
-            checkpoint = yield from timed(reading, "prefill")
-            if only_read:
-                return answer("limit", "")
-            at = checkpoint
-            if len(prompt.tail):
-                at = yield from timed(decoder.extend(at, prompt.tail, cost), "prefill")
-            covering = decoder.cover(
-                prompt.held,
-                at,
-                # What is laid on a trunk for one answer leaves nothing on its trail.
-                None if len(prompt.tail) else prompt.owner,
-                cost,
-                keep_rows=request.keep_logits,
-                proposal=self._proposal(request, prompt.held),
-                copier=self._copier(request),
-            )
-            draft = yield from timed(covering, "heal")
-            completion = None
-            for _ in timed(decoder.write(draft, raw=request.raw, work=cost), "decode"):
-                completion = finished()
-                if completion is not None:
-                    break
-                yield
-            completion = completion or answer("eos", text())
-            if not request.n_alternatives or request.raw:
-                return completion
-            others: list[Alternative] = []
+
+        def completed() -> Generator[None, None, Completion]:
+            nonlocal checkpoint, draft
             try:
-                branches = self._alternatives(request, draft, rule, completion.text, others, cost)
-                yield from timed(branches, "alternatives")
+                looked_up = partial(lap, "lookup")
+                reading = decoder.read(prompt.ids, prompt.owner, cost, stack, looked_up)
+                checkpoint = yield from timed(reading, "prefill")
+                if only_read:
+                    return answer("limit", "")
+                at = checkpoint
+                if len(prompt.tail):
+                    at = yield from timed(decoder.extend(at, prompt.tail, cost), "prefill")
+                covering = decoder.cover(
+                    prompt.held,
+                    at,
+                    # What is laid on a trunk for one answer leaves nothing on its trail.
+                    None if len(prompt.tail) else prompt.owner,
+                    cost,
+                    keep_rows=request.keep_logits,
+                    proposal=self._proposal(request, prompt.held),
+                    copier=self._copier(request),
+                )
+                draft = yield from timed(covering, "heal")
+                completion = None
+                for _ in timed(decoder.write(draft, raw=request.raw, work=cost), "decode"):
+                    completion = finished()
+                    if completion is not None:
+                        break
+                    yield
+                completion = completion or answer("eos", text())
+                if not request.n_alternatives or request.raw:
+                    return completion
+                others: list[Alternative] = []
+                try:
+                    branches = self._alternatives(
+                        request, draft, rule, completion.text, others, cost
+                    )
+                    yield from timed(branches, "alternatives")
+                except _OutOfTimeError:
+                    pass
+                return replace(
+                    completion,
+                    alternatives=tuple(others),
+                    n_alternative_passes=cost.n_alternative_passes,
+                    timings_ms=dict(times),
+                )
             except _OutOfTimeError:
-                pass
-            return replace(
-                completion,
-                alternatives=tuple(others),
-                n_alternative_passes=cost.n_alternative_passes,
-                timings_ms=dict(times),
-            )
-        except _OutOfTimeError:
-            shown = text() if request.raw else rule.unfinished(text())
-            # The last pass may have been all that was missing.
-            return finished() or answer("deadline", shown)
+                shown = text() if request.raw else rule.unfinished(text())
+                # The last pass may have been all that was missing.
+                return finished() or answer("deadline", shown)
+
+        try:
+            yield (yield from completed())
         finally:
             if draft is not None and checkpoint is not None and not len(prompt.tail):
                 decoder.keep(checkpoint, prompt.owner, draft.walk)

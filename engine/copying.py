@@ -11,21 +11,18 @@ import json
 import math
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
+from operator import mul
 from typing import TYPE_CHECKING
 
-import torch
-
 from engine.checkpoint import CheckpointError
-from engine.sending import send
 from engine.tokenizer import normal_form
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import Tensor
-
     from engine.tokenizer import Tokenizer
+    from kernels.token_choice import Copied
 
 # Matches are by bytes of UTF-8, so that half-typed words count.
 MIN_MATCH_BYTES, MAX_MATCH_BYTES = 2, 60
@@ -138,27 +135,27 @@ class Copier:
         text = self._text + written
         if self._found[0] != written:
             self._found = (written, _places(text, self._n_before + len(written)))
-        tokens: dict[bytes, int | None] = {}
         followed: dict[int, list[tuple[int, int]]] = {}
+        n_places = longest = 0
         for place, n_matched in self._found[1].items():
             following = _following(text, place, NEXT_TOKEN_BYTES)
-            if following not in tokens:
-                tokens[following] = next(iter(self._encoded(left + following)), None)
-            token_id = tokens[following]
-            if following and token_id is not None:
+            token_id = self._first_token(left + following) if following else None
+            if token_id is not None:
                 followed.setdefault(token_id, []).append((n_matched, place))
-        n_places = sum(map(len, followed.values()))
-        longest = max((match for matches in followed.values() for match in matches), default=(0, 0))
-        n_longest = sum(n == longest[0] for matches in followed.values() for n, _ in matches)
+                n_places, longest = n_places + 1, max(longest, n_matched)
+        n_equal = {
+            token_id: sum(n == longest for n, _ in matches)
+            for token_id, matches in followed.items()
+        }
+        n_longest = sum(n_equal.values())
         candidates = []
         for token_id, matches in sorted(followed.items()):
             n_matched, place = max(matches)
-            n_equal = sum(n == longest[0] for n, _ in matches)
             features = (
                 1.0,
                 math.sqrt(n_matched) / 4,
                 len(matches) / n_places,
-                n_equal / n_longest,
+                n_equal[token_id] / n_longest,
                 math.log(len(text) - place) / 10,
             )
             candidates.append(
@@ -166,27 +163,19 @@ class Copier:
             )
         return candidates
 
-    def mixed(self, log_probs: Tensor, candidates: Sequence[Candidate]) -> Tensor:
-        """Give log-probabilities (vocab_size,) with the candidates' share in them, normalized.
-
-        Tokens that are excluded (probability 0) stay so.
-        """
-        if self.weights is None or not candidates:
-            return log_probs
-        ids = send([c.token_id for c in candidates], log_probs.device, torch.long)
-        features = torch.tensor([c.features for c in candidates], dtype=torch.float64)
-        bias, slope = (
-            send(
-                features @ torch.tensor(side, dtype=torch.float64), log_probs.device, torch.float64
+    def odds(self, candidates: Sequence[Candidate]) -> list[Copied]:
+        """Give candidates as `kernels.token_choice` takes them; none where nothing is mixed."""
+        if self.weights is None:
+            return []
+        bias, slope = self.weights.bias, self.weights.slope
+        return [
+            (
+                candidate.token_id,
+                sum(map(mul, bias, candidate.features)),
+                sum(map(mul, slope, candidate.features)),
             )
-            for side in (self.weights.bias, self.weights.slope)
-        )
-        own = log_probs[ids].double()
-        odds = bias + (1 + slope).clamp(min=0) * own
-        odds = odds.masked_fill(own == -torch.inf, -torch.inf)
-        result = log_probs.double().index_fill(0, ids, -torch.inf)
-        result[ids] = odds
-        return (result - result.logsumexp(0)).float()
+            for candidate in candidates
+        ]
 
     def draft(self, candidate: Candidate, written: bytes = b"", left: bytes = b"") -> list[int]:
         """Give the tokens that would copy on from a candidate's place, up to the line's end."""
@@ -200,6 +189,12 @@ class Copier:
             return []
         return self._tokenizer.encode_part(text.decode("utf-8", errors="ignore"))
 
+    def _first_token(self, text: bytes) -> int | None:
+        """Give the first of the tokens that `_encoded` gives."""
+        if text and 0x80 <= text[0] < 0xC0:
+            return None
+        return self._tokenizer.first_of_part(text.decode("utf-8", errors="ignore"))
+
 
 def _places(text: bytes, n_own: int) -> dict[int, int]:
     """Give places behind earlier matches of the text's end, with the bytes that match there.
@@ -212,7 +207,8 @@ def _places(text: bytes, n_own: int) -> dict[int, int]:
         return text.rfind(text[n - length :], 0, n - 1) < 0
 
     # Every part of a match matches too, so the longest is found by bisection.
-    length = bisect_left(range(1, min(MAX_MATCH_BYTES, n_own, n - 1) + 1), True, key=is_new)
+    limit = min(MAX_MATCH_BYTES, n_own, n - 1)
+    longest = length = bisect_left(range(1, limit + 1), True, key=is_new)
     places: dict[int, int] = {}
     while length >= MIN_MATCH_BYTES:
         end, needle = n - 1, text[n - length :]
@@ -220,20 +216,17 @@ def _places(text: bytes, n_own: int) -> dict[int, int]:
             start = text.rfind(needle, 0, end)
             if start < 0:
                 break
-            end = start + length - 1
-            if start + length not in places:
-                places[start + length] = _n_matched(text, start + length, length, n_own)
+            place, n_matched = start + length, length
+            if place not in places:
+                # Mostly by nothing or a few bytes.
+                while n_matched < min(longest, place) and text[-n_matched - 1] == text[start - 1]:
+                    n_matched, start = n_matched + 1, start - 1
+                places[place] = n_matched
+            end = place - 1
         if length == MIN_MATCH_BYTES:
             break
         length = max(MIN_MATCH_BYTES, length * 2 // 3)
     return places
-
-
-def _n_matched(text: bytes, place: int, known: int, n_own: int) -> int:
-    """Give how many bytes before `place` equal the text's last ones; `known` of them do."""
-    n = len(text)
-    longer = range(known + 1, min(MAX_MATCH_BYTES, n_own, place) + 1)
-    return known + bisect_left(longer, True, key=lambda k: text[place - k : place] != text[n - k :])
 
 
 def _following(text: bytes, place: int, n_bytes: int) -> bytes:

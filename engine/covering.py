@@ -6,7 +6,7 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
+from kernels.token_choice import choose, log_mass
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from engine.walk import Walk
 
 MAX_PASSES = 32
-
-
-def among(ids: Tensor, row: Tensor) -> tuple[Tensor, float]:
-    """Give log-probabilities (vocab_size,) given that the next token is one of `ids`.
-
-    And the log-probability that it is one of them, both from logits (vocab_size,).
-    """
-    own = torch.log_softmax(row, dim=-1)
-    mass = own[ids].logsumexp(0)
-    log_probs = torch.full_like(own, -torch.inf)
-    log_probs[ids] = own[ids] - mass
-    return log_probs, float(mass)
 
 
 @dataclass(frozen=True, order=True)
@@ -95,24 +83,24 @@ class Covering:
     ) -> list[Candidate]:
         """Add the ways on from a path to the frontier; give what may be copied there."""
         partial, complete = self._trie.covering(left)
-        whole = torch.tensor(complete, device=row.device)
-        ids = torch.cat((whole, whole.new_tensor([token_id for token_id, _ in partial])))
-        log_probs, agreeing = among(ids, row)
-        candidates = []
-        if self._copier is not None:
-            candidates = self._copier.candidates(left=left)
-            log_probs = self._copier.mixed(log_probs, candidates)
+        candidates = [] if self._copier is None else self._copier.candidates(left=left)
+        choice = choose(
+            row,
+            complete,
+            [token_id for token_id, _ in partial],
+            [] if self._copier is None else self._copier.odds(candidates),
+        )
+
+        agreeing = choice.mass - log_mass(row)
 
         def push(step: CoverStep, left: bytes) -> None:
             value = cost - agreeing - step.log_prob
             heapq.heappush(self._frontier, (value, (*path, step), left))
 
-        if len(whole):
-            values, best = log_probs[whole].topk(min(2, len(whole)))
-            ranked = list(zip(whole[best].tolist(), values.tolist(), strict=True))
-            push(CoverStep(*ranked[0], ranked[1] if len(ranked) > 1 else None), b"")
-        steps = log_probs[[token_id for token_id, _ in partial]].tolist() if partial else []
-        for (token_id, n_bytes), log_prob in zip(partial, steps, strict=True):
+        if choice.best:
+            second = choice.best[1] if len(choice.best) > 1 else None
+            push(CoverStep(*choice.best[0], second), b"")
+        for (token_id, n_bytes), log_prob in zip(partial, choice.steps, strict=True):
             push(CoverStep(token_id, log_prob), left[n_bytes:])
         return candidates
 

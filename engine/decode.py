@@ -7,11 +7,9 @@ take turns, stop and be stepped by hand.
 from __future__ import annotations
 
 import math
-import re
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,29 +17,27 @@ import torch
 
 from engine.cache import SPACING_TOKENS, Checkpoint, StateCache
 from engine.covering import Covering
-from engine.mamba2 import Pass
+from engine.draft import Draft
+from engine.run import Run, between
 from engine.slots import if_memory_allows
 from engine.state import RecurrentState
 from engine.trail import Trail
 from engine.vocabulary_trie import VocabularyTrie
 from engine.walk import Walk
+from kernels.token_choice import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from contextlib import ExitStack
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from engine.copying import Candidate, Copier, CopyWeights
-    from engine.mamba2 import InputLog, Mamba2
+    from engine.draft import Second
+    from engine.mamba2 import Mamba2
     from engine.tokenizer import Tokenizer
 
 Steps = Generator[None, None, None]
-# A token that was not taken, and its log-probability.
-Second = tuple[int, float]
-
-_FIRST_LINE = re.compile(rb"\s*[^\s][^\r\n]*[\r\n]")
 
 # Longest run that goes through pass and commit; longer ones are prefilled in chunks.
 MAX_PASS_TOKENS = 16
@@ -67,68 +63,6 @@ class Work:
     source: str = "none"
 
 
-@dataclass(kw_only=True)
-class Draft:
-    """A completion being written. The last token may still have to be walked.
-
-    `n_held` bytes of `text` were given; `copier` finds what its next tokens may be copied from.
-    """
-
-    walk: Walk
-    copier: Copier | None = None
-    n_held: int = 0
-    token_ids: list[int] = field(default_factory=list)
-    text: bytes = b""
-    # For each token: where it ends in `text`, its log-probability, and the next best token then.
-    ends: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-    seconds: list[Second | None] = field(default_factory=list)
-    # Tokens that stand before the walk's start.
-    n_before: int = 0
-    # Copied text whose first token is the last one: worth a pass over all of it.
-    ahead: tuple[int, ...] = ()
-    # Of the end-of-sequence token that ended it, if one did; it is in none of the lists.
-    end: tuple[float, Second | None] | None = None
-
-    @property
-    def rows(self) -> list[Tensor] | None:
-        """Give the logits that predicted each token, if they are kept."""
-        if self.walk.rows is None:
-            return None
-        return [*self.walk.rows, self.walk.row][: len(self.token_ids)]
-
-    @property
-    def written(self) -> bytes:
-        """Give what was written behind the held-back text."""
-        return self.text[self.n_held :]
-
-    def add(self, token_id: int, piece: bytes, log_prob: float, second: Second | None) -> None:
-        """Append a token."""
-        self.token_ids.append(token_id)
-        self.text += piece
-        self.ends.append(len(self.text))
-        self.log_probs.append(log_prob)
-        self.seconds.append(second)
-
-    def n_first_line(self) -> int:
-        """Give the number of tokens up to the end of the first line written.
-
-        Its break counts to it; a line with nothing but blanks on it does not count.
-        """
-        found = _FIRST_LINE.match(self.written)
-        if found is None:
-            return len(self.token_ids)
-        return bisect_left(self.ends, self.n_held + found.end()) + 1
-
-    def log_prob(self) -> float:
-        """Give the first line's joint log-probability, with that of the token that ended it."""
-        n = self.n_first_line()
-        total = sum(self.log_probs[:n], 0.0)
-        if _FIRST_LINE.match(self.written) is None and self.end is not None:
-            return total + self.end[0]
-        return total if self.token_ids else -math.inf
-
-
 class Decoder:
     """The model with its vocabulary and its kept states. Used by the engine's thread alone.
 
@@ -146,7 +80,7 @@ class Decoder:
     ) -> None:
         """Index the vocabulary; `copy_weights` are for copiers that mix."""
         self.model, self.tokenizer, self.cache = model, tokenizer, cache
-        self.trie = VocabularyTrie(tokenizer.pieces)
+        self.trie = VocabularyTrie(tokenizer.pieces, model.device)
         self.trails: OrderedDict[Hashable, Trail] = OrderedDict()
         self.trail_budget_bytes = trail_budget_bytes
         self.copy_weights = copy_weights
@@ -162,7 +96,12 @@ class Decoder:
         ]
         # The model's vocabulary may be padded past the tokenizer's.
         banned += range(tokenizer.n_vocab, model.config.vocab_size)
-        self.banned = torch.tensor(banned, dtype=torch.long, device=model.device)
+        self.any_ids, self.banned = (
+            torch.tensor(ids, dtype=torch.long, device=model.device)
+            for ids in (range(model.config.vocab_size), banned)
+        )
+        # What may be written: pieces of text, and the end of the sequence.
+        self.text_ids = self.any_ids[~torch.isin(self.any_ids, self.banned)]
 
     @property
     def trail_bytes(self) -> int:
@@ -174,6 +113,8 @@ class Decoder:
         """Give how many of a prompt's tokens would have to be read."""
         trail = self.trails.get(owner)
         n_walked = 0 if trail is None else trail.common(ids)
+        if n_walked == len(ids):
+            return 0
         return len(ids) - max(n_walked, self.cache.known(ids))
 
     def read(
@@ -265,35 +206,17 @@ class Decoder:
         pass, the held-back text with it; tokens that the owner's trail has walked already are
         proposed without a pass. Neither changes the answer.
         """
-        walk = Walk(self.model, at, work, keep_rows=keep_rows)
-        known = self._walked(at, owner)
-        if known is not None:
-            walk.propose(*known)
-        elif proposal:
-            walk.propose(proposal)
+        covering = self._covering(held, at, owner, work, keep_rows, proposal, copier)
+        while True:
+            try:
+                next(covering)
+            except StopIteration as stop:
+                draft: Draft = stop.value
+                return draft
+            finally:
+                # What was tried is kept on the trail.
+                self._hold_budget()
             yield
-        draft = Draft(walk=walk, copier=copier, n_held=len(held))
-        if not held:
-            return draft
-        covering = Covering(self.trie, copier, walk.row, held)
-        if copier is not None and not walk.knows(covering.first.token_id):
-            ahead = _worth_reading(
-                copier, covering.candidates, covering.first.token_id, covering.first.log_prob, held
-            )
-            if ahead:
-                walk.propose(ahead)
-                yield
-        path = yield from covering.search(walk, work)
-        token_ids = [step.token_id for step in path]
-        if walk.follow(token_ids):
-            # Counted apart from the passes that advance the prompt.
-            work.n_passes -= 1
-            work.n_healing_passes += 1
-            yield
-        for step in path:
-            piece = self.tokenizer.piece_bytes(step.token_id)
-            draft.add(step.token_id, piece, step.log_prob, step.second)
-        return draft
 
     def write(self, draft: Draft, *, raw: bool, work: Work) -> Steps:
         """Add the most probable token to `draft` again and again; yield after each.
@@ -309,19 +232,12 @@ class Decoder:
                 if draft.ahead and not walk.knows(left[0]):
                     walk.propose(draft.ahead)
                 walk.follow(left)
-            row = walk.row
-            if not raw:
-                row = row.index_fill(0, self.banned, -torch.inf)
-            log_probs = torch.log_softmax(row, dim=-1)
             candidates = [] if copier is None else copier.candidates(draft.written)
-            if copier is not None and not raw:
-                log_probs = copier.mixed(log_probs, candidates)
-            # In one piece: to read from a device is to wait for it.
-            best = torch.stack([part.double() for part in log_probs.topk(2)]).tolist()
-            log_prob, next_best = best[0]
-            token_id, second_id = map(int, best[1])
+            copied = [] if copier is None or raw else copier.odds(candidates)
+            choice = choose(walk.row, self.any_ids if raw else self.text_ids, copied=copied)
+            (token_id, log_prob), second = choice.best
             if token_id == self.tokenizer.eos_id:
-                draft.end = log_prob, (second_id, next_best)
+                draft.end = log_prob, second
                 return
             draft.ahead = ()
             if copier is not None:
@@ -331,7 +247,7 @@ class Decoder:
             piece = (
                 self.tokenizer.piece_bytes(token_id) if token_id < self.tokenizer.n_vocab else b""
             )
-            draft.add(token_id, piece, log_prob, (second_id, next_best))
+            draft.add(token_id, piece, log_prob, second)
             work.n_generated += 1
             yield
 
@@ -358,15 +274,65 @@ class Decoder:
 
     def keep(self, at: Checkpoint, owner: Hashable, walk: Walk) -> None:
         """Lay an answer's tokens behind the prompt on the owner's trail, for whoever accepts it."""
+        if not walk.tokens:
+            return
+        trail = self.trails.get(owner)
+        if trail is not None and trail.passes(np.append(at.ids, np.array(walk.tokens, np.int32))):
+            self.trails.move_to_end(owner)
+            return
         with if_memory_allows("keep an answer's states"):
-            walked = walk.run()
-            if walked is not None:
-                self._lay(walked, at, owner, leased=True)
+            self._lay(walk.runs(), at, owner, leased=True)
 
     def forget(self, document: str) -> None:
         """Drop the trails of a document, whose owners are pairs that begin with it."""
         for owner in [key for key in self.trails if isinstance(key, tuple) and key[0] == document]:
             del self.trails[owner]
+
+    def _covering(
+        self,
+        held: bytes,
+        at: Checkpoint,
+        owner: Hashable,
+        work: Work,
+        keep_rows: bool,
+        proposal: tuple[int, ...],
+        copier: Copier | None,
+    ) -> Generator[None, None, Draft]:
+        """Do what `cover` says."""
+        trail = self.trails.get(owner)
+        if trail is not None and not trail.passes(at.ids):
+            trail = None
+        n = len(at.ids)
+        known = None if trail is None else trail.rows(n)
+        walk = Walk(self.model, at, work, keep_rows=keep_rows, known=known)
+        walked = None if trail is None else trail.rest(n)
+        if walked is not None:
+            walk.lay_ahead(walked)
+        elif proposal:
+            walk.propose(proposal)
+            yield
+        draft = Draft(walk=walk, copier=copier, n_held=len(held))
+        if not held:
+            return draft
+        covering = Covering(self.trie, copier, walk.row, held)
+        if copier is not None and not walk.knows(covering.first.token_id):
+            ahead = _worth_reading(
+                copier, covering.candidates, covering.first.token_id, covering.first.log_prob, held
+            )
+            if ahead:
+                walk.propose(ahead)
+                yield
+        path = yield from covering.search(walk, work)
+        token_ids = [step.token_id for step in path]
+        if walk.follow(token_ids):
+            # Counted apart from the passes that advance the prompt.
+            work.n_passes -= 1
+            work.n_healing_passes += 1
+            yield
+        for step in path:
+            piece = self.tokenizer.piece_bytes(step.token_id)
+            draft.add(step.token_id, piece, step.log_prob, step.second)
+        return draft
 
     def _read_on(
         self,
@@ -388,19 +354,21 @@ class Decoder:
         if len(run) <= MAX_PASS_TOKENS:
             result = self.model(tokens, found.state)
             states = tuple(result.commit(n) for n in lengths)
-            hidden, log, n_before = result.hidden, result.log, 0
+            hidden, n_before = result.hidden, 0
+            read = Run(run.tolist(), result.log, hidden, result.logits)
         else:
             n_before = next(n for n in (0, *lengths) if len(run) - n <= MAX_LOGGED_TOKENS)
             reading = self.model.read(tokens, found.state, lengths, n_before)
-            states, hidden, log = reading.states, reading.hidden, reading.log
+            states, hidden = reading.states, reading.hidden
+            read = Run(run[n_before:].tolist(), reading.log, hidden[n_before:].clone())
         reached = [
             Checkpoint(ids[: start + n], state, hidden[n - 1].clone())
             for n, state in zip(lengths, states, strict=True)
         ]
+        reached[-1].row = read.row(len(read) - 1) if len(read) else None
         if n_before < len(run):
             at, leased = (reached[lengths.index(n_before)], False) if n_before else (found, leased)
-            read = (run[n_before:].tolist(), log, hidden[n_before:].clone())
-            self._lay(read, at, owner, leased=leased, after=states[-1])
+            self._lay([read], at, owner, leased=leased, after=states[-1])
         return reached
 
     def _deepest(
@@ -409,13 +377,16 @@ class Decoder:
         """Give the deepest state kept on the way to `ids`, whether it is leased, and its source."""
         trail = self.trails.get(owner)
         n_walked = 0 if trail is None else trail.common(ids)
-        if not n_walked or self.cache.known(ids) > n_walked:
+        if not n_walked or (n_walked < len(ids) and self.cache.known(ids) > n_walked):
             lease = self.cache.longest_prefix(ids, owner)
             if lease is not None:
                 return stack.enter_context(lease), True, f"tier{lease.tier}"
         if trail is not None and n_walked:
             with if_memory_allows("go back on a trail"):
                 found = trail.at(n_walked)
+                if n_walked < len(ids):
+                    # Here, where it may fail.
+                    _ = found.state
                 self.n_trail_hits += 1
                 return found, False, "trail"
             del self.trails[owner]
@@ -423,22 +394,9 @@ class Decoder:
         hidden = torch.empty(0, device=self.model.device)
         return Checkpoint(np.empty(0, np.int32), self.model.initial_state(), hidden), False, "none"
 
-    def _walked(self, at: Checkpoint, owner: Hashable) -> tuple[list[int], Pass] | None:
-        """Give what the owner's trail has behind a checkpoint, as a pass that was made already."""
-        trail = self.trails.get(owner)
-        if trail is None or not trail.passes(at.ids):
-            return None
-        with if_memory_allows("go on along a trail"):
-            rest = trail.rest(len(at.ids))
-            if rest is None:
-                return None
-            tokens, log, hidden = rest
-            return tokens, Pass(self.model.logits(hidden), hidden, at.state, log, self.model.A)
-        return None
-
     def _lay(
         self,
-        run: tuple[list[int], InputLog, Tensor],
+        runs: list[Run],
         at: Checkpoint,
         owner: Hashable,
         *,
@@ -449,20 +407,26 @@ class Decoder:
 
         Asks for the trail anew each time: between passes, another request may have moved it.
         """
-        tokens, log, hidden = run
+        n, tokens = len(at.ids), [token_id for run in runs for token_id in run.tokens]
         trail = self.trails.pop(owner, None)  # lost, if memory runs out half-way
         with if_memory_allows("lay a trail"):
             if trail is None or not trail.passes(at.ids):
                 trail = self._begin_trail(at, leased=leased)
-            end = np.append(at.ids, np.asarray(tokens, dtype=np.int32))
+            end = np.append(at.ids, np.array(tokens, np.int32))
             # What an earlier answer wrote farther ahead stays.
             if not trail.passes(end):
-                trail.cut(len(at.ids))
+                n_known = trail.common(end)
+                trail.cut(n_known)
                 trail.move_up()
-                trail.extend(tokens, log, hidden)
+                for run in between(runs, n_known - n, len(tokens)):
+                    trail.extend(run)
             if after is not None:
                 trail.remember(len(end), after)
             self.trails[owner] = trail
+        self._hold_budget()
+
+    def _hold_budget(self) -> None:
+        """Drop the trails that were laid longest ago, as long as there are too many."""
         while self.trails and (
             len(self.trails) > MAX_TRAILS or self.trail_bytes > self.trail_budget_bytes
         ):

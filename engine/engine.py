@@ -65,9 +65,11 @@ class Ticket:
     older_build: Ticket | None = None
     # Set from outside: why the work should end before it is done.
     interrupted: str | None = None
-    work: Generator[None, None, Completion] | None = None
+    work: Generator[Completion | None, None, None] | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     cost: Work = field(default_factory=Work)
+    # In its passes.
+    spent_s: float = 0.0
 
     def cancel(self) -> None:
         """Ask for the work to end after the pass that runs now; it is answered "cancel"."""
@@ -258,8 +260,9 @@ class Engine:
     def step(self) -> bool:
         """Run one pass of one request, else of one preparation; False when there is none.
 
-        Documents take turns. A preparation that has waited 300 ms gets every second pass, but not
-        more time than the requests do.
+        Of several, the one that has had the least time: a short answer does not wait for a long
+        one that came before it. A preparation that has waited 300 ms gets every second pass, but
+        not more time than the requests do.
         """
         with self._wake:
             forgotten, self._forgotten = self._forgotten, []
@@ -269,17 +272,18 @@ class Engine:
             dropped, self._dropped = self._dropped, []
             queue = self._next_queue()
             if queue:
-                document, ticket = next(iter(queue.items()))
+                document, ticket = min(queue.items(), key=lambda item: item[1].spent_s)
                 queue.move_to_end(document)
-        with torch.inference_mode():
-            for stale in dropped:
-                if stale.work is not None:
+        for stale in dropped:
+            if stale.work is not None:
+                with torch.inference_mode():
                     stale.work.close()
         if not queue:
             return False
         started = self._clock()
         completion = self._advance(ticket)
         spent_s = self._clock() - started
+        ticket.spent_s += spent_s
         self._owed_s = spent_s if self._background_turn else max(0.0, self._owed_s - spent_s)
         if completion is not None:
             with self._wake:
@@ -290,6 +294,7 @@ class Engine:
                     build = Ticket(ticket.request, None, self._clock(), background=True)
                     self._queue_background(document, build)
             self._answer(ticket, completion)
+            self._finish(ticket)
         return True
 
     def warm_up(self) -> None:
@@ -502,10 +507,7 @@ class Engine:
                     only_read=ticket.background,
                 )
             with torch.inference_mode():
-                next(ticket.work)
-        except StopIteration as stop:
-            completion: Completion = stop.value
-            return completion
+                return next(ticket.work)
         except Exception:
             log.exception("a completion failed; it is answered empty")
             return _empty(ticket, "error")
@@ -513,7 +515,15 @@ class Engine:
             if ticket.background:
                 self._n_background_tokens += ticket.cost.n_recomputed - n_tokens
                 self._n_background_passes += ticket.cost.n_passes - n_passes
-        return None
+
+    def _finish(self, ticket: Ticket) -> None:
+        """Do what is left of a ticket's work once it is answered."""
+        try:
+            with torch.inference_mode():
+                if ticket.work is not None:
+                    next(ticket.work, None)
+        except Exception:
+            log.exception("what an answer took was not kept")
 
     def _retire(self, ticket: Ticket, stop: str) -> None:
         """Answer a ticket that left its queue; its generator may be running: leave that alone."""

@@ -70,10 +70,6 @@ class InputLog:
         """Give the log of what follows the first n tokens, in memory of its own."""
         return InputLog(*(part[:, n:].clone() for part in self.tensors))
 
-    def first(self, n: int) -> InputLog:
-        """Give the log of the first n tokens, shared with this one."""
-        return InputLog(*(part[:, :n] for part in self.tensors))
-
     @property
     def n_tokens(self) -> int:
         """Give the number of tokens logged."""

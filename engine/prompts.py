@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # An epoch that lacks no more than this is read on the spot: about what a bridge costs.
 READY_TOKENS = 64
+# Prompts' beginnings that are remembered.
+MAX_HEADS = 32
 # The text after the cursor that a bridge lays on the trunk.
 BRIDGE_SUFFIX_CHARS = 160
 
@@ -48,6 +51,10 @@ class Prompts:
     def __init__(self, fim: FimFormat, epochs: Epochs, decoder: Decoder) -> None:
         """Hold what prompts are made from."""
         self.fim, self.epochs, self.decoder = fim, epochs, decoder
+        # The same at every keystroke of an epoch.
+        self._head = lru_cache(MAX_HEADS)(
+            lambda suffix: _ids(fim.head(PromptOrder.SUFFIX_FIRST, suffix))
+        )
 
     def choose(self, request: CompletionRequest, *, exact: bool) -> Prompt:
         """Give the prompt to answer a request from.
@@ -58,7 +65,7 @@ class Prompts:
         """
         split = self.fim.split(request.header + request.prefix)
         epoch = self.epochs.at(request.document, header=request.header, after_cursor=request.suffix)
-        head = self.fim.head(PromptOrder.SUFFIX_FIRST, epoch.suffix)
+        head = self._head(epoch.suffix)
         owner = (request.document, epoch)
         epoch_prompt = Prompt(
             kind="epoch", owner=owner, ids=_ids(head, split.ids), tail=_ids(), held=split.held

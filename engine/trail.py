@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from engine.ahead import Ahead
 from engine.cache import Checkpoint
-from engine.mamba2 import InputLog
+from engine.run import between, log_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from engine.run import Run
     from engine.state import RecurrentState
 
 # Past that many tokens the trail's start moves up, to half as many behind its end.
 MAX_TOKENS = 64
+# Behind so many tokens logits are let go: whoever goes back farther computes a row again.
+MAX_ROWS = 24
+# Logits kept of what was tried besides: of the held-back text's other paths.
+MAX_TRIED = 32
 
 
 class Trail:
@@ -34,28 +40,45 @@ class Trail:
         self.start = start
         self.ids: NDArray[np.int32] = start.ids
         self._A = A
-        self._logs: list[InputLog] = []
-        self._hidden: list[Tensor] = []
+        self._runs: tuple[Run, ...] = ()
+        self._run_bytes = 0
         self._states: dict[int, RecurrentState] = {}
+        # At one place, by the tokens from there.
+        self._rows: tuple[int, dict[tuple[int, ...], Tensor]] = (-1, {})
 
     @property
     def n_bytes(self) -> int:
-        """Give the bytes of the states and logs."""
+        """Give the bytes of the states, logs and logits."""
         # Of copies, made at once: who counts may be on another thread than who decodes.
         states = {id(state): state.n_bytes for state in list(self._states.values())}
         states[id(self.start.state)] = self.start.state.n_bytes
-        logs = sum(log.n_bytes for log in list(self._logs))
-        return sum(states.values()) + logs + sum(hidden.nbytes for hidden in list(self._hidden))
+        rows = sum(row.nbytes for row in list(self._rows[1].values()))
+        return sum(states.values()) + self._run_bytes + rows
 
-    def extend(self, tokens: Sequence[int], log: InputLog, hidden: Tensor) -> None:
-        """Add tokens that were read at the trail's end; hidden (l, d_model)."""
-        self.ids = np.append(self.ids, np.asarray(tokens, dtype=np.int32))
-        self._logs.append(log)
-        self._hidden.append(hidden)
+    def extend(self, run: Run) -> None:
+        """Add tokens that were read at the trail's end."""
+        kept, n_behind = [run.own()], len(run)
+        for earlier in reversed(self._runs):
+            kept.append(earlier if n_behind < MAX_ROWS else earlier.without_logits())
+            n_behind += len(earlier)
+        self._hold(kept[::-1])
+        self.ids = np.append(self.ids, np.asarray(run.tokens, dtype=np.int32))
 
     def remember(self, n: int, state: RecurrentState) -> None:
         """Keep the state after the first n ids, so that standing there costs nothing."""
         self._states = {n: state}
+
+    def rows(self, n: int) -> dict[tuple[int, ...], Tensor]:
+        """Give the logits (vocab_size,) known after the first n ids and then some others.
+
+        To be added to: by the tokens from there, which need not be on the trail. Those of the last
+        place asked about are kept.
+        """
+        if self._rows[0] != n:
+            self._rows = (n, {})
+        if len(self._rows[1]) > MAX_TRIED:
+            self._rows[1].clear()
+        return self._rows[1]
 
     def common(self, ids: NDArray[np.int32]) -> int:
         """Give how many of `ids` can be walked along this trail; 0 when it starts elsewhere."""
@@ -69,30 +92,35 @@ class Trail:
         return len(ids) >= len(self.start.ids) and self.common(ids) == len(ids)
 
     def at(self, n: int) -> Checkpoint:
-        """Give the checkpoint after the first n ids; n is within the trail."""
+        """Give the checkpoint after the first n ids; n is within the trail.
+
+        Its state is computed when it is first asked for: who goes on along the trail needs none.
+        """
         n_since = n - len(self.start.ids)
         if n_since == 0:
             return self.start
-        state = self._states.get(n)
-        if state is None:
-            state = InputLog.of_runs(self._logs).replay(self.start.state, self._A, n_since)
-        return Checkpoint(self.ids[:n], state, torch.cat(self._hidden)[n_since - 1])
+        state = self._states.get(n) or partial(self._replayed(), n_since)
+        i, number = n_since - 1, 0
+        while i >= len(self._runs[number]):
+            i, number = i - len(self._runs[number]), number + 1
+        run = self._runs[number]
+        return Checkpoint(self.ids[:n], state, run.hidden[i], run.row(i))
 
     def cut(self, n: int) -> None:
         """Forget what comes after the first n ids; n is within the trail."""
         if n < len(self.ids):
-            self._narrow(0, n - len(self.start.ids))
+            self._hold(between(self._runs, 0, n - len(self.start.ids)))
             self.ids = self.ids[:n].copy()
             self._states = {at: state for at, state in self._states.items() if at <= n}
+            if self._rows[0] > n:
+                self._rows = (-1, {})
 
-    def rest(self, n: int) -> tuple[list[int], InputLog, Tensor] | None:
-        """Give what comes after the first n ids: tokens, log, hidden rows; None when nothing."""
+    def rest(self, n: int) -> Ahead | None:
+        """Give what comes after the first n ids; None for nothing."""
         if n >= len(self.ids):
             return None
-        n_since = n - len(self.start.ids)
-        log = InputLog.of_runs(self._logs)
-        rest = InputLog(*(part[:, n_since:] for part in log.tensors))
-        return self.ids[n:].tolist(), rest, torch.cat(self._hidden)[n_since:]
+        n_since, replayed = n - len(self.start.ids), self._replayed()
+        return Ahead(self._runs, lambda k: replayed(n_since + k), first=n_since)
 
     def move_up(self) -> None:
         """Let the trail start later once it is long."""
@@ -102,16 +130,15 @@ class Trail:
         n_new = len(self.ids) - MAX_TOKENS // 2
         start = self.at(n_new)
         start = Checkpoint(start.ids, start.state, start.hidden.clone())
-        self._narrow(n_new - len(self.start.ids), n_since)
+        self._hold(between(self._runs, n_new - len(self.start.ids), n_since))
         self.start = start
 
-    def _narrow(self, first: int, last: int) -> None:
-        """Keep the logs of these tokens alone, counted from the start; all of it or nothing."""
-        if first == last:
-            self._logs, self._hidden = [], []
-            return
-        log, hidden = InputLog.of_runs(self._logs), torch.cat(self._hidden)
-        # Cloned, or the dropped part would stay in memory.
-        narrow = InputLog(*(part[:, first:last].clone() for part in log.tensors))
-        self._hidden = [hidden[first:last].clone()]
-        self._logs = [narrow]
+    def _hold(self, runs: Sequence[Run]) -> None:
+        """Hold these runs alone; all of them or nothing."""
+        self._runs = tuple(run.own() for run in runs)
+        self._run_bytes = sum(run.n_bytes for run in self._runs)
+
+    def _replayed(self) -> Callable[[int], RecurrentState]:
+        """Give what computes the state n tokens after the start, as the trail is now."""
+        base, runs, A = self.start.state, self._runs, self._A
+        return lambda n: log_of(runs, n).replay(base, A, n) if n else base

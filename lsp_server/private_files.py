@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 
 # Of these nothing is ever written to disk.
@@ -36,6 +37,7 @@ SECRET_NAMES = (
 )
 
 
+@lru_cache(1024)
 def is_secret(path: str) -> bool:
     """Whether a file's name says that it holds secrets."""
     name = path.replace("\\", "/").rpartition("/")[2].lower()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -15,18 +15,20 @@ class Scheduler:
     """The work in progress, by document. To be used from one event loop."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, asyncio.Task[object]] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
 
     async def newest(self, key: str, work: Coroutine[object, object, T]) -> T | None:
         """Run `work` in place of what runs for this key; None once it is superseded itself.
 
-        Cancelling the caller cancels the work.
+        To be called in a task, which does the work itself: handing it to another and back again
+        takes turns of the loop.
         """
         self.supersede(key)
-        task = asyncio.ensure_future(work)
+        task = asyncio.current_task()
+        assert task is not None, "it is awaited in a task"
         self._tasks[key] = task
         try:
-            return await task
+            return await work
         except asyncio.CancelledError:
             if self._tasks.get(key) is not task:
                 return None

@@ -169,7 +169,8 @@ class Server(LanguageServer):
         """The suggester, waited for up to a deadline; None past it or if there will be none."""
         # Not `wait_for`, which would cancel what others wait for too.
         timeout_s = None if deadline_ms is None else deadline_ms / 1e3
-        await asyncio.wait([self._suggester], timeout=timeout_s)
+        if not self._suggester.done():
+            await asyncio.wait([self._suggester], timeout=timeout_s)
         return self.loaded_suggester
 
     def prepare_soon(self, document: Document, offset: int | None = None) -> None:

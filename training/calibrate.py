@@ -19,10 +19,10 @@ from rich.progress import track
 
 from engine.checkpoint import load_model
 from engine.copying import FEATURES, Copier, CopyWeights
-from engine.covering import among
 from engine.fim import PromptOrder, fim_format
 from engine.tokenizer import Tokenizer
 from engine.vocabulary_trie import VocabularyTrie
+from kernels.token_choice import distribution
 from training.corpus import Corpus, calibration_half, load_languages
 from training.headers import path_header
 from training.mixture import SHARES
@@ -124,7 +124,7 @@ class Reader:
         if left:
             partial, complete = self.trie.covering(left)
             ids = torch.tensor([*complete.tolist(), *(i for i, _ in partial)])
-        log_probs = among(ids, row)[0].double()
+        log_probs, _ = distribution(row, ids)
         candidates = copier.candidates(written, left)
         candidates = [c for c in candidates if log_probs[c.token_id] > -torch.inf]
         found = [c.token_id for c in candidates]

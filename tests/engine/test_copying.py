@@ -23,6 +23,7 @@ from engine.copying import (
 from engine.engine import Engine
 from engine.request import Completion, CompletionRequest
 from engine.tokenizer import Tokenizer
+from kernels.token_choice import distribution
 from tests.oracle import check_copied, check_exact
 
 if TYPE_CHECKING:
@@ -171,37 +172,54 @@ def test_the_text_that_is_searched_is_bounded(tokenizer: Tokenizer) -> None:
 # Mixing
 
 
+def mixture(copier: Copier, row: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Give the log-probabilities that a step chooses by, of all tokens."""
+    return distribution(row, ids, copier.odds(copier.candidates()))[0]
+
+
 def test_the_mixture_is_a_distribution_in_which_copied_tokens_gain(tokenizer: Tokenizer) -> None:
     copier = Copier(tokenizer, "f(a)\nf(b)\nf(", weights=TRUSTING)
-    candidates = copier.candidates()
-    own = torch.log_softmax(torch.randn(tokenizer.n_vocab), -1)
-    own[3] = -torch.inf
-    own = torch.log_softmax(own, -1)
-    mixed = copier.mixed(own, candidates)
-    assert float(mixed.exp().sum()) == pytest.approx(1, abs=1e-5)
-    assert mixed[3] == -torch.inf
-    ids = [c.token_id for c in candidates]
+    row, texts = torch.randn(tokenizer.n_vocab), torch.arange(3, tokenizer.n_vocab)
+    own, _ = distribution(row, texts)
+    mixed = mixture(copier, row, texts)
+    assert float(mixed.exp().sum()) == pytest.approx(1)
+    ids = [c.token_id for c in copier.candidates()]
     assert (mixed[ids] > own[ids]).all()
-    others = [i for i in range(tokenizer.n_vocab) if i not in ids and i != 3]
+    others = [i for i in texts.tolist() if i not in ids]
     shift = mixed[others] - own[others]
     torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-5, rtol=0)
 
 
-def test_without_weights_or_matches_nothing_is_mixed(tokenizer: Tokenizer) -> None:
-    own = torch.log_softmax(torch.randn(tokenizer.n_vocab), -1)
-    plain = Copier(tokenizer, "f(a)\nf(b)\nf(")
-    assert torch.equal(plain.mixed(own, plain.candidates()), own)
-    assert torch.equal(Copier(tokenizer, "f(", weights=TRUSTING).mixed(own, []), own)
-
-
-def test_a_token_that_is_excluded_stays_so_though_it_is_copied(tokenizer: Tokenizer) -> None:
-    copier = Copier(tokenizer, "f(a)\nf(", weights=TRUSTING)
+def test_odds_are_features_weighed(tokenizer: Tokenizer) -> None:
+    copier = Copier(tokenizer, "f(a)\nf(b)\nf(", weights=TRUSTING)
     candidates = copier.candidates()
-    own = torch.randn(tokenizer.n_vocab)
-    own[candidates[0].token_id] = -torch.inf
-    mixed = copier.mixed(torch.log_softmax(own, -1), candidates)
-    assert mixed[candidates[0].token_id] == -torch.inf
-    assert float(mixed.exp().sum()) == pytest.approx(1, abs=1e-5)
+    odds = copier.odds(candidates)
+    assert odds
+    for candidate, (token_id, bias, slope) in zip(candidates, odds, strict=True):
+        assert token_id == candidate.token_id
+        for found, side in ((bias, TRUSTING.bias), (slope, TRUSTING.slope)):
+            pairs = zip(side, candidate.features, strict=True)
+            assert found == pytest.approx(sum(weight * feature for weight, feature in pairs))
+
+
+def test_without_weights_or_matches_nothing_is_mixed(tokenizer: Tokenizer) -> None:
+    plain = Copier(tokenizer, "f(a)\nf(b)\nf(")
+    assert plain.candidates()
+    assert plain.odds(plain.candidates()) == []
+    assert Copier(tokenizer, "f(", weights=TRUSTING).odds([]) == []
+
+
+@given(held=st.sampled_from(["f", "fo", "x.ap", " ", "  ret", "é", "€("]), n=st.integers(0, 40))
+@settings(deadline=None)
+def test_what_may_be_copied_agrees_with_what_is_held_back(
+    tokenizer: Tokenizer, held: str, n: int
+) -> None:
+    """So that it is always among the tokens in question."""
+    before = ("foo(a)\nx.append(b)\n  return é€(foo)\n" * 2)[:n] + held
+    for candidate in Copier(tokenizer, before).candidates(left=held.encode()):
+        piece = tokenizer.piece_bytes(candidate.token_id)
+        assert piece
+        assert piece.startswith(held.encode()) or held.encode().startswith(piece)
 
 
 def test_weights_are_read_as_they_were_written(tmp_path: Path) -> None:

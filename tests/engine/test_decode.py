@@ -11,7 +11,8 @@ import torch
 
 from engine import covering, decode
 from engine.cache import Checkpoint, StateCache
-from engine.decode import MAX_PASS_TOKENS, Decoder, Draft, Work
+from engine.decode import MAX_PASS_TOKENS, Decoder, Work
+from engine.mamba2 import InputLog
 from engine.slots import SlotPool
 from engine.trail import MAX_TOKENS, Trail
 from tests.oracle import TOLERANCE
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from engine.draft import Draft
     from engine.mamba2 import Mamba2
     from engine.tokenizer import Tokenizer
 
@@ -240,7 +242,8 @@ def test_a_checkpoint_keeps_nothing_else_alive(decoder: Decoder) -> None:
 def storage_bytes(trail: Trail) -> int:
     """Give what a trail's tensors keep alive."""
     states = [trail.start.state, *trail._states.values()]
-    tensors = [part for log in trail._logs for part in log.tensors] + trail._hidden
+    tensors = [part for run in trail._runs for part in (*run.log.tensors, run.hidden)]
+    tensors += [run.logits for run in trail._runs if run.logits is not None]
     tensors += [part for state in states for part in (state.conv_state, state.ssm_state)]
     storages = {part.untyped_storage().data_ptr(): part.untyped_storage() for part in tensors}
     return sum(storage.nbytes() for storage in storages.values())
@@ -549,6 +552,26 @@ def test_the_best_path_is_often_not_the_greedy_one(
     assert n_different >= 3
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_word_that_is_typed_on_is_not_searched_again(
+    tiny_model: Callable[..., Mamba2], seed: int
+) -> None:
+    """A path that the last letter's search has looked behind is known for the next."""
+    with torch.inference_mode():
+        decoder = decoder_of(tiny_model(seed=seed, vocab_size=len(PIECES) + N_PADDED))
+        ids, word = random_ids(30, seed), b"abab a"
+        n_typed = n_alone = 0
+        for n in range(1, len(word) + 1):
+            draft, work = cover(decoder, word[:n], ids)
+            n_typed += work.n_healing_passes
+            forget = decoder_of(decoder.model)
+            alone, work = cover(forget, word[:n], ids)
+            n_alone += work.n_healing_passes
+            assert draft.token_ids == alone.token_ids
+            check_draft(decoder.model, ids, word[:n], draft)
+    assert n_typed < n_alone
+
+
 def test_nothing_held_costs_nothing(decoder: Decoder) -> None:
     ids = random_ids(20)
     draft, work = cover(decoder, b"", ids)
@@ -579,7 +602,7 @@ def test_a_search_that_is_given_up_still_covers(
 
 @pytest.mark.filterwarnings("error")
 def test_covering_warns_of_nothing(decoder: Decoder) -> None:
-    """As torch does, once a process, where it is given the vocabulary's read-only ids."""
+    """As torch does, once a process, where it is given a read-only array."""
     torch.set_warn_always(True)
     try:
         cover(decoder, b"ab", random_ids(20))
@@ -662,6 +685,26 @@ def answer(decoder: Decoder, ids: NDArray[np.int32], n_tokens: int) -> tuple[lis
 
 def joined(ids: NDArray[np.int32], tokens: list[int]) -> NDArray[np.int32]:
     return np.append(ids, np.array(tokens, dtype=np.int32))
+
+
+def test_going_on_along_a_trail_computes_neither_states_nor_logits(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = random_ids(50)
+    tokens, _ = answer(decoder, ids, 12)
+
+    def refused(*_: Any) -> Any:
+        raise AssertionError("it was known")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InputLog, "replay", refused)
+        patch.setattr(decoder.model, "logits", refused)
+        for n in (1, 4, 3, 7):
+            again, work = answer(decoder, joined(ids, tokens[:n]), 11 - n)
+            assert again == tokens[n:11]
+            assert work.n_passes == 0
+    for n in (2, 6):
+        check_state(decoder.model, read(decoder, joined(ids, tokens[:n]))[0])
 
 
 @pytest.mark.parametrize("step", [1, 3, 11])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine.decode import Decoder
 from tests.engine.engine_world import CURSOR, TEXT, Session, ask, check, edited, n_reads, prompt_ids
 from tests.oracle import check_exact
 
@@ -83,6 +84,35 @@ def test_an_idle_step_does_nothing(session: Session) -> None:
     assert not session.engine.step()
 
 
+@pytest.mark.parametrize("raises", [False, True], ids=["kept", "not kept"])
+def test_an_answer_goes_out_before_it_is_kept(
+    session: Session, monkeypatch: pytest.MonkeyPatch, raises: bool
+) -> None:
+    """Who waits for it waits for nothing else, and whether it can be kept is no matter."""
+    order: list[str] = []
+    keep = Decoder.keep
+
+    def noted(*args: Any) -> None:
+        order.append("kept")
+        if raises:
+            raise RuntimeError("broken")
+        keep(*args)
+
+    monkeypatch.setattr(Decoder, "keep", noted)
+    answers: list[Completion] = []
+
+    def on_done(completion: Completion) -> None:
+        order.append("answered")
+        answers.append(completion)
+
+    session.engine.submit(ask(), on_done)
+    session.run()
+    assert order == ["answered", "kept"]
+    check(session, ask(), answers[0])
+    monkeypatch.undo()
+    check(session, ask(), session.complete(ask()))
+
+
 def test_times_are_those_of_the_own_passes(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +151,31 @@ def test_times_are_those_of_the_own_passes(
         assert times["heal"] == pytest.approx(5 * completion.n_healing_passes)
         assert sum(times.values()) == pytest.approx(ended[request.document])
         assert times["queue"] > 0
+
+
+def test_a_short_answer_does_not_wait_for_a_long_one(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has had the least time goes first; among equals, documents take turns."""
+    model = session.engine.model
+    for name in ("read", "forward"):
+        method = getattr(model, name)
+
+        def timed(*args: Any, method: Callable[..., Any] = method) -> Any:
+            session.clock.advance_ms(5.0)
+            return method(*args)
+
+        monkeypatch.setattr(model, name, timed)
+    long = session.submit(ask(document="long", max_tokens=40, raw=True))
+    while long.cost.n_passes < 30:
+        session.engine.step()
+    short = session.submit(ask(document="short", max_tokens=4, raw=True))
+    while session.answer(short) is None:
+        session.engine.step()
+    assert session.answer(long) is None
+    assert long.cost.n_passes == 30
+    session.run()
+    assert session.answer(long) is not None
 
 
 # A thread of its own

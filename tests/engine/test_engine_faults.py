@@ -12,6 +12,7 @@ import torch
 
 from engine.decode import Decoder
 from engine.engine import Engine
+from engine.run import Run
 from engine.slots import SlotPool
 from engine.trail import Trail
 from engine.walk import Walk
@@ -83,12 +84,11 @@ POINTS = [
     (Trail, "at", 2),
     (Trail, "extend", 2),
     (Trail, "cut", 2),
-    (Trail, "_narrow", 2),
     (Trail, "move_up", 2),
-    (Trail, "rest", 2),
     (Trail, "remember", 2),
     (Decoder, "_begin_trail", 2),
-    (Walk, "run", 2),
+    (Run, "own", 2),
+    (Walk, "runs", 2),
 ]
 
 

@@ -131,9 +131,12 @@ def zeros_in_slots(patch: pytest.MonkeyPatch) -> None:
 
 def zeros_on_trails(patch: pytest.MonkeyPatch) -> None:
     at = Trail.at
-    patch.setattr(
-        Trail, "at", lambda self, n: replace(at(self, n), state=zeroed(at(self, n).state))
-    )
+
+    def without_state(self: Trail, n: int) -> Checkpoint:
+        found = at(self, n)
+        return Checkpoint(found.ids, zeroed(found.state), found.hidden, found.row)
+
+    patch.setattr(Trail, "at", without_state)
 
 
 def zeroed(state: RecurrentState) -> RecurrentState:
@@ -221,6 +224,10 @@ def builds_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine_module, "_wants_build", lambda ticket, completion: False)
 
 
+def rows_of_other_places(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Trail, "rows", lambda self, n: self._rows[1])
+
+
 def trails_without_budget(patch: pytest.MonkeyPatch) -> None:
     begin = Decoder.__init__
 
@@ -250,6 +257,7 @@ FAULTS = {
     pieces_committed_too_early: WRONG_IDS,
     held_text_forgotten: "does not cover",
     builds_forgotten: "once all work was done",
+    rows_of_other_places: INEXACT,
     trails_without_budget: "bytes are kept",
     trails_laid_over_others: INEXACT,
 }

@@ -89,7 +89,12 @@ class Whole:
 
     def text_pieces(self) -> Iterator[str]:
         for token_id in range(self.processor.vocab_size()):
-            if not (self.processor.is_control(token_id) or self.processor.is_byte(token_id)):
+            is_other = (
+                self.processor.is_control(token_id)
+                or self.processor.is_byte(token_id)
+                or self.processor.is_unknown(token_id)
+            )
+            if not is_other:
                 yield self.processor.id_to_piece(token_id)
 
 
@@ -126,6 +131,17 @@ def test_by_lines_equals_whole_text_on_own_files(tokenizer: Tokenizer, oracle: W
         assert tokenizer.encode(text) == oracle.encode(text), path
         crlf = text.replace("\n", "\r\n")
         assert tokenizer.encode_start(crlf) == oracle.encode_start(crlf), path
+
+
+@given(text=texts)
+@settings(deadline=None)
+@example("☺\ufe0f")
+def test_the_first_token_of_a_part_is_that_of_all_its_tokens(
+    tokenizer: Tokenizer, text: str
+) -> None:
+    for line in text.split("\n"):
+        ids = tokenizer.encode_part(line)
+        assert tokenizer.first_of_part(line) == (ids[0] if ids else None)
 
 
 @given(text=texts)

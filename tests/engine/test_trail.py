@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.cache import Checkpoint
-from engine.trail import MAX_TOKENS, Trail
+from engine.run import Run
+from engine.trail import MAX_ROWS, MAX_TOKENS, Trail
 from tests.oracle import TOLERANCE
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Walker:
     def extend(self, tokens: Sequence[int]) -> None:
         state = self.trail.at(len(self.ids)).state
         result = self.model(torch.tensor(tokens), state)
-        self.trail.extend(tokens, result.log, result.hidden)
+        self.trail.extend(Run(list(tokens), result.log, result.hidden, result.logits))
 
     def check(self, places: Sequence[int] | None = None) -> None:
         """Hold state and hidden row at these places, else all, against those from scratch."""
@@ -131,17 +132,20 @@ def check_rest(walker: Walker, n: int) -> None:
         assert rest is None
         return
     assert rest is not None
-    tokens, log, hidden = rest
+    tokens = list(rest.tokens)
     assert tokens == walker.ids[n:]
-    assert log.n_tokens == len(hidden) == len(tokens)
-    expected, after = walker.model.prefill(torch.tensor([walker.ids]))
-    torch.testing.assert_close(
-        walker.model.logits(hidden),
-        walker.model.logits(expected[0, n:]),
-        atol=TOLERANCE,
-        rtol=0,
-    )
-    state = log.replay(walker.trail.at(n).state, walker.model.A, len(tokens))
+    hidden, after = walker.model.prefill(torch.tensor([walker.ids]))
+    expected = walker.model.logits(hidden[0, n:])
+    runs = rest.runs(len(tokens))
+    assert [token_id for run in runs for token_id in run.tokens] == tokens
+    rows = walker.model.logits(torch.cat([run.hidden for run in runs]))
+    torch.testing.assert_close(rows, expected, atol=TOLERANCE, rtol=0)
+    for i in range(len(tokens)):
+        run, number = rest.place(i)
+        row = run.row(number)
+        if row is not None:
+            torch.testing.assert_close(row, expected[i], atol=TOLERANCE, rtol=0)
+    state = rest.state_after(len(tokens))
     torch.testing.assert_close(state.ssm_state, after.ssm_state, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(state.conv_state, after.conv_state, atol=1e-4, rtol=1e-4)
 
@@ -152,6 +156,34 @@ def test_the_rest_after_a_place(model: Mamba2, n: int) -> None:
     for n_tokens in (1, 5, 3):
         walker.extend(random_ids(n_tokens, seed=n_tokens))
     check_rest(walker, n)
+
+
+def test_the_logits_of_the_last_tokens_are_kept(model: Mamba2) -> None:
+    walker = Walker(model, 3)
+    for i in range(MAX_ROWS + 9):
+        walker.extend([i])
+    known = [walker.trail.at(n).row is not None for n in range(4, len(walker.ids) + 1)]
+    assert known == [False] * 9 + [True] * MAX_ROWS
+    walker.trail.cut(20)
+    hidden, _ = model.prefill(torch.tensor([walker.ids]))
+    row = walker.trail.at(20).row
+    assert row is not None
+    torch.testing.assert_close(row, model.logits(hidden[0, -1]), atol=TOLERANCE, rtol=0)
+
+
+def test_what_was_tried_is_known_until_the_place_is_left(model: Mamba2) -> None:
+    walker = Walker(model, 3)
+    walker.extend([5, 6, 7])
+    trail = walker.trail
+    rows = trail.rows(5)
+    rows[9,] = torch.ones(N_VOCAB)
+    trail.cut(5)
+    assert trail.rows(5) is rows
+    assert trail.rows(4) == {}
+    trail.rows(5)[9,] = torch.ones(N_VOCAB)
+    trail.cut(4)
+    walker.extend([8])
+    assert trail.rows(5) == {}, "it followed other tokens"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +204,7 @@ def test_how_far_ids_go_along(model: Mamba2, ids: list[int], common: int, passes
     _, state = model.prefill(torch.tensor([[1, 2, 3]]))
     trail = Trail(Checkpoint(array([1, 2, 3]), state, torch.zeros(64)), model.A)
     result = model(torch.tensor([4, 5]), state)
-    trail.extend([4, 5], result.log, result.hidden)
+    trail.extend(Run([4, 5], result.log, result.hidden))
     assert trail.common(array(ids)) == common
     assert trail.passes(array(ids)) is passes
 
@@ -200,7 +232,10 @@ def test_what_is_remembered_is_what_is_given(model: Mamba2) -> None:
 
 
 def tensors_of(trail: Trail, states: Sequence[RecurrentState]) -> list[torch.Tensor]:
-    parts = [part for log in trail._logs for part in log.tensors] + trail._hidden
+    runs = trail._runs
+    parts = [part for run in runs for part in (*run.log.tensors, run.hidden)]
+    parts += [run.logits for run in runs if run.logits is not None]
+    parts += trail._rows[1].values()
     return parts + [part for state in states for part in (state.conv_state, state.ssm_state)]
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.ahead import Ahead
 from engine.cache import Checkpoint
 from engine.decode import Work
 from engine.mamba2 import InputLog
@@ -17,7 +18,7 @@ from tests.oracle import TOLERANCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from engine.mamba2 import Mamba2, Pass
+    from engine.mamba2 import Mamba2
 
 PROMPT = [int(i) for i in np.random.default_rng(0).integers(256, size=30)]
 PATH = [int(i) for i in np.random.default_rng(1).integers(256, size=8)]
@@ -38,8 +39,8 @@ def walk_of(model: Mamba2, **options: Any) -> tuple[Walk, Work]:
     return Walk(model, prompt(model), work, keep_rows=True, **options), work
 
 
-def known_run(model: Mamba2, tokens: Sequence[int]) -> Pass:
-    return model(torch.tensor(tokens), prompt(model).state)
+def known_run(model: Mamba2, tokens: Sequence[int]) -> Ahead:
+    return Ahead.of_pass(tokens, model(torch.tensor(tokens), prompt(model).state))
 
 
 def check(model: Mamba2, walk: Walk, tokens: Sequence[int]) -> None:
@@ -50,15 +51,16 @@ def check(model: Mamba2, walk: Walk, tokens: Sequence[int]) -> None:
     assert walk.rows is not None
     rows = torch.stack([*walk.rows, walk.row])
     torch.testing.assert_close(rows, logits, atol=TOLERANCE, rtol=0)
-    run = walk.run()
+    runs = walk.runs()
+    assert [token_id for run in runs for token_id in run.tokens] == list(tokens)
     if not tokens:
-        assert run is None
         return
-    assert run is not None
-    walked, log, rest = run
-    assert walked == list(tokens)
-    assert log.n_tokens == len(rest) == len(tokens)
-    torch.testing.assert_close(model.logits(rest), logits[1:], atol=TOLERANCE, rtol=0)
+    hidden = torch.cat([run.hidden for run in runs])
+    torch.testing.assert_close(model.logits(hidden), logits[1:], atol=TOLERANCE, rtol=0)
+    kept = torch.cat([run.logits for run in runs if run.logits is not None])
+    torch.testing.assert_close(kept, logits[1:], atol=TOLERANCE, rtol=0)
+    log = InputLog.of_runs([run.log for run in runs])
+    assert log.n_tokens == len(tokens)
     after = log.replay(prompt(model).state, model.A, len(tokens))
     torch.testing.assert_close(after.ssm_state, state.ssm_state, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(after.conv_state, state.conv_state, atol=1e-4, rtol=1e-4)
@@ -90,7 +92,10 @@ def test_a_proposal_saves_passes_and_changes_nothing(
     model: Mamba2, proposal: list[int], n_steps: int, known: bool
 ) -> None:
     walk, work = walk_of(model)
-    walk.propose(proposal, known_run(model, proposal) if known and proposal else None)
+    if known and proposal:
+        walk.lay_ahead(known_run(model, proposal))
+    else:
+        walk.propose(proposal)
     assert work.n_passes == bool(proposal and not known)
     work.n_passes = 0
     assert follow(walk, PATH) == work.n_passes == n_steps
@@ -135,7 +140,7 @@ def test_whatever_is_proposed_nothing_changes(
                 walk.propose(value)
             elif value:
                 _, state = model.prefill(torch.tensor([[*PROMPT, *tokens]]))
-                walk.propose(value, model(torch.tensor(value), state))
+                walk.lay_ahead(Ahead.of_pass(value, model(torch.tensor(value), state)))
             row = walk.row.clone()
             if walk._n_followed == 0:
                 walk.row_after((1, 2))

@@ -421,6 +421,13 @@ def complete(engine: Engine, request: CompletionRequest) -> Completion:
     return answers.get(timeout=60)
 
 
+def settle(engine: Engine) -> None:
+    """Wait until what was answered is kept, too: the engine has gone on to something else."""
+    answers: Queue[Completion] = Queue()
+    engine.submit(ask(document="another.py"), answers.put).cancel()
+    assert answers.get(timeout=60).stop == "cancel"
+
+
 def test_the_next_start_goes_on_where_the_last_one_ended(
     new_engine: Callable[..., Engine], folder: Path
 ) -> None:
@@ -499,6 +506,7 @@ def test_an_exact_engine_takes_up_no_int8_states(checkpoint_folder: Path, folder
         )
         engine.start()
         first = complete(engine, ask())
+        settle(engine)
         engine.decoder.trails.clear()
         again = complete(engine, ask())
         assert again.source == "tier0"

@@ -10,9 +10,9 @@ import torch
 from click.testing import CliRunner
 
 from engine.copying import FEATURES, Copier, CopyWeights
-from engine.covering import among
 from engine.fim import PromptOrder, fim_format
 from engine.tokenizer import Tokenizer
+from kernels.token_choice import distribution
 from tests.conftest import make_tiny_model, save_hugging_face
 from training import calibrate
 from training.calibrate import HOLE_CHARS, Hole, Reader, Step, Table, fitted, holes, losses
@@ -86,8 +86,8 @@ def test_steps_weigh_copying_as_the_engine_mixes_it(tokenizer: Tokenizer) -> Non
     with torch.inference_mode():
         for n, token_id in enumerate(true):
             hidden, _ = model.prefill(torch.tensor([[*prompt, *true[:n]]]))
-            log_probs = among(text_ids, model.logits(hidden[0, -1]))[0]
-            mixed = copier.mixed(log_probs, copier.candidates(written))
+            copied = copier.odds(copier.candidates(written))
+            mixed, _ = distribution(model.logits(hidden[0, -1]), text_ids, copied)
             expected.append(-float(mixed[token_id]))
             written += tokenizer.piece_bytes(token_id)
         steps = list(Reader(model, tokenizer).steps(hole))
