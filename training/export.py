@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from engine.config import Mamba2Config
 from engine.mamba2 import FLOAT32_PARAMETERS
+from training.average import averaged
 
 LABELS = {"train": "training", "heldout": "held out, python"}
 
@@ -29,10 +30,7 @@ def export(run: Path, out: Path, earlier: Path | None = None, share: float = 1.0
     """
     saved = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")
     config = Mamba2Config(**saved["config"])
-    weights = saved["model"]
-    if earlier is not None:
-        before = torch.load(earlier, weights_only=True, map_location="cpu")["model"]
-        weights = {name: before[name].lerp(t, share) for name, t in weights.items()}
+    weights = saved["model"] if earlier is None else averaged(saved["model"], earlier, share)
     tensors = {
         name: (t if name.endswith(FLOAT32_PARAMETERS) else t.to(torch.bfloat16)).contiguous()
         for name, t in weights.items()

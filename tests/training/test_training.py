@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from engine.checkpoint import load_model
 from engine.tokenizer import Tokenizer, normal_form
 from training import samples
+from training.average import main as average_command
 from training.corpus import Corpus, pack, packed_path, unseen, usable
 from training.export import export
 from training.recipe import Recipe, Stage
@@ -153,3 +155,10 @@ def test_training_learns_resumes_and_exports(
     expected = 0.75 * run.model.state_dict()[name] + 0.25 * after[name]
     torch.testing.assert_close(mean[name], expected)
     assert not torch.equal(mean[name], after[name])
+
+    arguments = [str(resumed.out), "--earlier", str(run.checkpoint), "--share", "0.25"]
+    assert CliRunner().invoke(average_command, arguments).exit_code == 0
+    going_on = torch.load(resumed.checkpoint, weights_only=True)
+    torch.testing.assert_close(going_on["model"][name], expected)
+    assert going_on["step"] == resumed.step
+    assert going_on["optimizers"][0]["state"]
