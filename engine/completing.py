@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from engine.copying import Copier
 from engine.decode import Work
 from engine.request import Alternative, Completion
+from engine.slots import is_out_of_memory
 from engine.stopping import StopRule
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from engine.draft import Draft, Second
     from engine.prompts import Prompts
     from engine.request import CompletionRequest
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -166,11 +170,22 @@ class Completer:
                 return finished() or answer("deadline", shown)
 
         try:
-            yield (yield from completed())
+            try:
+                completion = yield from completed()
+            except (MemoryError, RuntimeError) as error:
+                # The trail makes its states when a pass needs them: without it there is room, and
+                # the cache has others.
+                if not is_out_of_memory(error) or decoder.trails.pop(prompt.owner, None) is None:
+                    raise
+                log.warning("no memory to go on along a trail: %s", error)
+                stack.close()
+                checkpoint = draft = None
+                completion = yield from completed()
+            yield completion
         finally:
-            if draft is not None and checkpoint is not None and not len(prompt.tail):
-                decoder.keep(checkpoint, prompt.owner, draft.walk)
-            stack.close()
+            with stack:
+                if draft is not None and checkpoint is not None and not len(prompt.tail):
+                    decoder.keep(checkpoint, prompt.owner, draft.walk)
 
     def _alternatives(
         self,

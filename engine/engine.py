@@ -44,6 +44,8 @@ PASS_TARGET_MS = 25.0
 TRAIL_SHARE = 0.25
 # A build that has waited so long takes turns with requests, however many come.
 PATIENCE_MS = 300.0
+# So much of the time that a request has waited counts as time that it has not had: nobody starves.
+SHARE_OF_WAITING = 0.1
 
 OnDone = Callable[[Completion], None]
 
@@ -70,6 +72,16 @@ class Ticket:
     cost: Work = field(default_factory=Work)
     # In its passes.
     spent_s: float = 0.0
+
+    def rank(self, now: float) -> tuple[bool, float]:
+        """Give its place among those that wait: the least goes first.
+
+        Who has no time left, or is called off, is done with one step more.
+        """
+        waited_s, deadline_ms = now - self.submitted, self.request.deadline_ms
+        is_late = deadline_ms is not None and 1e3 * waited_s >= deadline_ms
+        is_last = self.interrupted is not None or (is_late and not self.background)
+        return not is_last, self.spent_s - SHARE_OF_WAITING * waited_s
 
     def cancel(self) -> None:
         """Ask for the work to end after the pass that runs now; it is answered "cancel"."""
@@ -260,9 +272,9 @@ class Engine:
     def step(self) -> bool:
         """Run one pass of one request, else of one preparation; False when there is none.
 
-        Of several, the one that has had the least time: a short answer does not wait for a long
-        one that came before it. A preparation that has waited 300 ms gets every second pass, but
-        not more time than the requests do.
+        Of several, the one that has had the least time, and less than others for how long it has
+        waited: a short answer does not wait for a long one that came before it. A preparation that
+        has waited 300 ms gets every second pass, but not more time than the requests do.
         """
         with self._wake:
             forgotten, self._forgotten = self._forgotten, []
@@ -272,7 +284,8 @@ class Engine:
             dropped, self._dropped = self._dropped, []
             queue = self._next_queue()
             if queue:
-                document, ticket = min(queue.items(), key=lambda item: item[1].spent_s)
+                now = self._clock()
+                document, ticket = min(queue.items(), key=lambda item: item[1].rank(now))
                 queue.move_to_end(document)
         for stale in dropped:
             if stale.work is not None:
@@ -408,7 +421,7 @@ class Engine:
         older = self._background.pop(key, None)
         if older is not None:
             # Steady typing replaces a build again and again: it has waited since its first.
-            ticket.submitted = older.submitted
+            ticket.submitted, ticket.spent_s = older.submitted, older.spent_s
             self._dropped.append(older)
         self._background[key] = ticket
 

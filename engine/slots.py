@@ -27,11 +27,17 @@ def if_memory_allows(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # A device's memory has an error class; the host's has a message alone, pinned or not.
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not (known or "can't allocate memory" in str(error) or "out of memory" in str(error)):
+        if not is_out_of_memory(error):
             raise
         log.warning("no memory to %s: %s", what, error)
+
+
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Tell whether memory ran out, a device's or the host's."""
+    # A device's has an error class; the host's has a message alone, pinned or not.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
 class StaleSlotError(RuntimeError):

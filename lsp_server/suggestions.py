@@ -113,11 +113,11 @@ def _lasting() -> Iterator[None]:
     gc.disable()
     try:
         yield
-    finally:
         gc.freeze()
-        gc.enable()
         # Or extensions complain at the end that what they made is still there.
         atexit.register(gc.unfreeze)
+    finally:
+        gc.enable()
 
 
 class Suggester:
@@ -301,6 +301,8 @@ class Suggester:
     def close(self) -> None:
         self.surroundings.close()
         self.engine.close()
+        # Else it would never be freed: its parts hold one another.
+        gc.unfreeze()
 
     def _request(
         self,

@@ -149,14 +149,16 @@ class CompiledPasses:
     def _make_room(self, n: int) -> None:
         """Make room to work in, for passes of up to n tokens."""
         fields = (Job.RESIDUAL_STRIDE, Job.PROJECTED_STRIDE, Job.Y_STRIDE)
-        self._rooms = [aligned_room(n * int(self._job[field]), torch.float32) for field in fields]
+        rooms = [aligned_room(n * int(self._job[field]), torch.float32) for field in fields]
         headdim, (ngroups, d_state) = self._x_sizes[1], self._B_sizes
         normed = _up(max(self._d_model, self._d_inner), LANES)
         of_rows = 4 * normed + HEADER_BYTES + N_DIGITS * normed
         of_head = 4 * (2 * ngroups * d_state + 1 + headdim)
         own = _up(n * max(of_rows, of_head) + 4 * RUN * LANES * LANES, CACHE_LINE_BYTES) // 4
-        self._rooms.append(aligned_room(self.n_threads * own, torch.float32))
-        self._job[Job.RESIDUAL : Job.OWN + 1] = [room.data_ptr() for room in self._rooms]
+        rooms.append(aligned_room(self.n_threads * own, torch.float32))
+        # Only now that nothing can fail any more: the job must not point at rooms that are gone.
+        self._rooms = rooms
+        self._job[Job.RESIDUAL : Job.OWN + 1] = [room.data_ptr() for room in rooms]
         self._job[Job.OWN_STRIDE] = 4 * own
         self._max_tokens = n
 

@@ -12,6 +12,7 @@ from engine.cpu_passes import RUN_TOKENS, CpuPasses
 from engine.engine import Engine
 from engine.mamba2 import Mamba2
 from engine.quantized import Quantization
+from kernels.cpu_pass import passes
 from perf.tiny_world import N_PADDED
 from tests.engine.engine_world import Session, endless, play
 from tests.oracle import TOLERANCE
@@ -203,3 +204,29 @@ def test_a_compiler_that_fails_is_done_without(
     engine = Engine.load(str(tmp_path / "model"))
     assert engine.model._compiled is None
     assert "no such compiler" in caplog.text
+
+
+def test_where_there_is_no_room_for_a_longer_pass_the_former_is_as_it_was(
+    tiny_model: Callable[..., Mamba2], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(tiny_model, "codestral", "float32")
+    assert model._compiled is not None
+    kept, n_rooms = model._compiled.passes, 0
+    tokens, state = torch.arange(40) % 7, model.initial_state()
+    making = passes.aligned_room
+
+    def failing(*args: Any) -> Any:
+        nonlocal n_rooms
+        n_rooms += 1
+        if n_rooms == 4:
+            raise RuntimeError("can't allocate memory")
+        return making(*args)
+
+    with torch.inference_mode():
+        expected = model(tokens[:4], state).logits
+        rooms = [room.data_ptr() for room in kept._rooms]
+        monkeypatch.setattr(passes, "aligned_room", failing)
+        with pytest.raises(RuntimeError, match="allocate"):
+            model(tokens, state)
+        assert [room.data_ptr() for room in kept._rooms] == rooms
+        assert torch.equal(model(tokens[:4], state).logits, expected)

@@ -18,7 +18,7 @@ from tests.oracle import check_exact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.engine import Engine
+    from engine.engine import Engine, Ticket
     from engine.request import Completion, CompletionRequest
 
 
@@ -176,6 +176,36 @@ def test_a_short_answer_does_not_wait_for_a_long_one(
     assert long.cost.n_passes == 30
     session.run()
     assert session.answer(long) is not None
+
+
+@pytest.mark.parametrize(("deadline_ms", "stop"), [(500.0, "deadline"), (None, "limit")])
+def test_a_long_answer_comes_however_many_short_ones_do(
+    session: Session, monkeypatch: pytest.MonkeyPatch, deadline_ms: float | None, stop: str
+) -> None:
+    advance = session.engine._advance
+
+    def timed(ticket: Ticket) -> Any:
+        session.clock.advance_ms(5.0)
+        return advance(ticket)
+
+    monkeypatch.setattr(session.engine, "_advance", timed)
+    long = session.submit(
+        ask(document="long", max_tokens=40, raw=True, deadline_ms=deadline_ms, explicit=True)
+    )
+    others: dict[str, Ticket] = {}
+    completion = None
+    for n in range(3000):
+        for name in ("a.py", "b.py"):
+            if name not in others or session.answer(others[name]) is not None:
+                others[name] = session.submit(ask(document=name, prefix=f"x = {n}\ny = foo("))
+        session.engine.step()
+        completion = session.answer(long)
+        if completion is not None:
+            break
+    assert completion is not None
+    assert completion.stop == stop
+    if deadline_ms is not None:
+        assert 1e3 * (session.clock.now - long.submitted) < deadline_ms + 50
 
 
 # A thread of its own

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from engine.mamba2 import Mamba2
     from engine.request import Completion
+    from engine.state import RecurrentState
     from engine.tokenizer import Tokenizer
 
 
@@ -116,6 +117,44 @@ def test_where_there_is_no_memory_to_keep_states_answers_are_right(
     monkeypatch.setattr(cls, method, failing)
     play(session, SHORT_SCRIPT)
     assert next(calls) > every, "it was never called"
+
+
+def test_where_there_is_no_memory_for_a_trail_s_states_the_cache_has_others(
+    new_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are made in the middle of an answer, when a pass needs them."""
+    session = new_session()
+    replayed, n_failed = Trail._replayed, 0
+
+    def failing(trail: Trail) -> Callable[[int], RecurrentState]:
+        working = replayed(trail)
+
+        def state_after(n: int) -> RecurrentState:
+            nonlocal n_failed
+            if n:
+                n_failed += 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return working(n)
+
+        return state_after
+
+    monkeypatch.setattr(Trail, "_replayed", failing)
+    play(session, SHORT_SCRIPT)
+    assert n_failed
+
+
+def test_what_cannot_be_kept_leaves_no_lease(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Decoder, "keep", failing)
+    session.complete(ask())
+    session.engine.decoder.trails.clear()
+    assert session.complete(ask()).source == "tier0"
+    entries = session.engine.cache._owned.values()
+    assert not any(entry.n_leases for owned in entries for entry in owned)
 
 
 def test_where_there_is_no_memory_for_slots_nothing_is_kept(
