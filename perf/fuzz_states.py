@@ -96,7 +96,8 @@ def figures(tally: Tally, seeds: list[int], worlds: tuple[World, ...]) -> dict[s
 @click.option("--steps", default=50_000, show_default=True, help="Steps of editing to take.")
 @click.option("--seed", "first_seed", default=1, show_default=True, help="The first seed.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Write figures here.")
-def main(steps: int, first_seed: int, out: Path) -> None:
+@click.option("--compile/--no-compile", "compiled", default=True, help="Passes as the server's.")
+def main(steps: int, first_seed: int, out: Path, compiled: bool) -> None:
     """Edit at random and check every answer."""
     torch.set_num_threads(1)
     os.nice(10)
@@ -104,6 +105,8 @@ def main(steps: int, first_seed: int, out: Path) -> None:
     for world in worlds:
         if memory_of(world.model, MEMORY_TOKENS) < MIN_MEMORY:
             raise click.ClickException(f"{world.name} forgets: a lost state would go unseen")
+        if compiled:
+            world.model.compile_passes()
     tally, error = Tally(), ""
     seeds: list[int] = []
     started_s = time.monotonic()
@@ -112,6 +115,7 @@ def main(steps: int, first_seed: int, out: Path) -> None:
         record = figures(tally, seeds, worlds) | {
             "is_whole": tally.n_steps >= steps,
             "seconds": round(time.monotonic() - started_s),
+            "compiled": compiled,
             "failed_seed": first_seed + len(seeds) if error else None,
             "error": error,
         }
