@@ -85,6 +85,8 @@ def _told(label: str, run: Mapping[str, Any]) -> str:
         parts.append("files beside it open")
     if run["without"]:
         parts.append(f"without {', '.join(run['without'])}")
+    if run["also"]:
+        parts.append(f"also {', '.join(run['also'])}")
     if run["options"]:
         parts.append(f"options `{json.dumps(run['options'])}`")
     if run["deadline_ms"] is not None:

@@ -86,7 +86,8 @@ def _head(report: dict[str, Any]) -> str:
         " its editor plugins use, builds its prompt itself: with `--spm-infill` in the same order,"
         " but with the middle's token at the end, and from at most 1,536 tokens before the cursor"
         " and 511 behind it. Its answers are other ones and are not compared; that token moves with"
-        " every keystroke, and a recurrent state cannot step back over it.\n",
+        " every keystroke, and a recurrent state cannot step back over it. The 40 characters that"
+        " are deleted stood there before; nothing of them was typed.\n",
     ]
     same = report.get("equality")
     if same:
