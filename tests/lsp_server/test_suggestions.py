@@ -130,13 +130,19 @@ async def test_forgetting_a_document_drops_its_window(stepped: Suggester) -> Non
 
 
 @pytest.mark.usefixtures("suggester")
-async def test_what_was_loaded_is_spared_the_garbage_collector(tmp_path: Path) -> None:
+async def test_what_was_loaded_is_spared_the_garbage_collector(
+    tmp_path: Path, model_directory: Path
+) -> None:
+    loaded = Suggester.load(Settings(model=str(model_directory), device="cpu", save_states=False))
     assert gc.isenabled()
     # Torch's alone are many times as many.
     assert gc.get_freeze_count() > 10_000
+    loaded.close()
+    assert gc.get_freeze_count() == 0
     with pytest.raises(ValueError, match=str(tmp_path)):
         Suggester.load(Settings(model=str(tmp_path)))
     assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
 
 
 async def test_devices() -> None:
