@@ -250,7 +250,7 @@ def test_close_while_the_thread_works(started: Engine) -> None:
     answers: Queue[Completion] = Queue()
     started.start()
     for i in range(6):
-        started.submit(ask(document=str(i), max_tokens=500), answers.put)
+        started.submit(ask(document=str(i), max_tokens=500, deadline_ms=None), answers.put)
     started.close()
     stops = [answers.get_nowait().stop for _ in range(6)]
     assert answers.empty()
