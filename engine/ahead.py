@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.run import Run, between
+from engine.run import Run, between, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +22,7 @@ class Ahead:
         """Begin at token `first` of the runs; `state_after` gives the state n tokens from there."""
         self.state_after = state_after
         self._runs, self._first = tuple(runs), first
-        self._places = [(run, i) for run in self._runs for i in range(len(run))][first:]
-        self.tokens = tuple(run.tokens[i] for run, i in self._places)
+        self.tokens = tuple(token for run in self._runs for token in run.tokens)[first:]
 
     @classmethod
     def of_pass(cls, tokens: Sequence[int], result: Pass) -> Ahead:
@@ -32,7 +31,7 @@ class Ahead:
 
     def place(self, i: int) -> tuple[Run, int]:
         """Give the run that token i is of, and its number there."""
-        return self._places[i]
+        return place(self._runs, self._first + i)
 
     def runs(self, n: int) -> list[Run]:
         """Give the runs of the first n tokens."""

@@ -81,6 +81,15 @@ def between(runs: Sequence[Run], first: int, last: int) -> list[Run]:
     return parts
 
 
+def place(runs: Sequence[Run], i: int) -> tuple[Run, int]:
+    """Give the run that token i of runs is of, and the token's number there."""
+    for run in runs:
+        if i < len(run):
+            return run, i
+        i -= len(run)
+    raise IndexError("there are fewer tokens")
+
+
 def log_of(runs: Sequence[Run], n: int) -> InputLog:
     """Give a log that begins with the first n tokens (1 or more) of runs, and may go on."""
     logs, n_logged = [], 0

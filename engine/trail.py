@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.ahead import Ahead
 from engine.cache import Checkpoint
-from engine.run import between, log_of
+from engine.run import between, log_of, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,10 +100,7 @@ class Trail:
         if n_since == 0:
             return self.start
         state = self._states.get(n) or partial(self._replayed(), n_since)
-        i, number = n_since - 1, 0
-        while i >= len(self._runs[number]):
-            i, number = i - len(self._runs[number]), number + 1
-        run = self._runs[number]
+        run, i = place(self._runs, n_since - 1)
         return Checkpoint(self.ids[:n], state, run.hidden[i], run.row(i))
 
     def cut(self, n: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from engine.ahead import Ahead
 from engine.cache import Checkpoint
 from engine.run import Run, between, log_of
-from engine.sending import send
+from kernels.sending import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perf.percentiles import percentiles
+from perf.percentiles import middle_95, percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -22,7 +22,6 @@ SLICE_S = 300.0
 # Of the memory's curve, what is kept.
 KEPT_EVERY_S = 10.0
 N_RESAMPLES = 2000
-ALPHA = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +163,7 @@ def last_to_first(blocks: Sequence[tuple[float, Sequence[float]]]) -> Ratio | No
         - np.median(np.concatenate([first[i] for i in dice.integers(0, n, n)]))
         for _ in range(N_RESAMPLES)
     ]
-    low, high = np.percentile(ratios, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)])
+    low, high = middle_95(ratios)
     found = np.median(np.concatenate(last)) - np.median(np.concatenate(first))
     return Ratio(ratio=math.exp(found), low=math.exp(low), high=math.exp(high))
 

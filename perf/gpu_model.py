@@ -15,8 +15,8 @@ from engine.cache import Checkpoint, StateCache
 from engine.config import Mamba2Config
 from engine.mamba2 import Mamba2
 from engine.quantized import Quantization, QuantizedLinear
-from engine.sending import send
 from engine.slots import SlotPool, slot_bytes
+from kernels.sending import send
 from perf.gpu_device import synchronize
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
+from perf.percentiles import middle_95
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -21,7 +23,6 @@ N_RESAMPLES = 1000
 CHUNK_RESAMPLES = 100
 # Keystrokes near each other go together: what slows one, slows its neighbours.
 BLOCK = 10
-ALPHA = 0.05
 ANSWERED = ("items", "empty", "null")
 
 
@@ -124,9 +125,8 @@ def _ratio(
         belows = statistic(a[drawn])
         aboves = statistic(b[drawn if is_same else _blocks(len(b), dice)])
         ratios += (aboves[belows > 0] / belows[belows > 0]).tolist()
-    low, high = np.percentile(ratios or [0.0], [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)])
-    measured = {"a": below, "b": above, "ratio": above / below}
-    return {**measured, "low": float(low), "high": float(high)}
+    low, high = middle_95(ratios or [0.0])
+    return {"a": below, "b": above, "ratio": above / below, "low": low, "high": high}
 
 
 def _blocks(n: int, dice: np.random.Generator) -> NDArray[np.int64]:

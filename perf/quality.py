@@ -13,7 +13,7 @@ from rapidfuzz import fuzz
 
 from lsp_server.documents import Document
 from lsp_server.showing import n_errors
-from perf.percentiles import percentile
+from perf.percentiles import middle_95, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,10 +198,9 @@ def ratio_to_copy(rows: Sequence[Row]) -> dict[str, Any] | None:
     shares = np.array([*counts, len(rows) - sum(counts)]) / len(rows)
     drawn = np.random.default_rng(0).multinomial(len(rows), shares, N_RESAMPLES)
     by_copy = np.maximum(drawn[:, 0] + drawn[:, 2], 1)
-    low, high = np.percentile((drawn[:, 0] + drawn[:, 1]) / by_copy, [2.5, 97.5])
     return {
         "ratio": (both + model_alone) / (both + copy_alone),
-        "ci95": (float(low), float(high)),
+        "ci95": middle_95((drawn[:, 0] + drawn[:, 1]) / by_copy),
     }
 
 

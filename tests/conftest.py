@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from engine.checkpoint import EMBEDDED
 from engine.config import Mamba2Config
 from engine.mamba2 import Mamba2
 
@@ -105,6 +107,19 @@ def tiny_model() -> Callable[..., Mamba2]:
 def save_checkpoint() -> Callable[[Mamba2, Path], Path]:
     """`save_checkpoint(model, directory)` writes it in Hugging Face's layout, no tokenizer."""
     return save_hugging_face
+
+
+@pytest.fixture(scope="session")
+def model_directory(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model: Callable[..., Any],
+    save_checkpoint: Callable[[Any, Path], Path],
+) -> Path:
+    """A random model in Hugging Face's layout beside the embedded model's tokenizer."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    save_checkpoint(tiny_model(vocab_size=8192), directory)
+    shutil.copy(EMBEDDED / "tokenizer.model", directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

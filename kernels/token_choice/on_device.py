@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kernels.sending import send
 from kernels.token_choice.choice import Choice
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def choose(
     row: Tensor, ends: Tensor, steps: Sequence[int] = (), copied: Sequence[Copied] = ()
 ) -> Choice:
     """Choose from logits (vocab_size,) on any device; arguments as in `reference`."""
-    step_ids = _sent(steps, row).long()
+    step_ids = send(steps, row.device, torch.long)
     log_probs, mass = distribution(row, torch.cat((ends, step_ids)), copied)
     best = log_probs[ends].topk(min(2, len(ends)))
     # In one piece: to read from a device is to wait for it.
@@ -47,14 +48,9 @@ def distribution(row: Tensor, ids: Tensor, copied: Sequence[Copied] = ()) -> tup
     log_probs[ids] = own - mass
     if not copied:
         return log_probs, mass
-    found, bias, slope = _sent([number for one in copied for number in one], row).view(-1, 3).t()
+    numbers = [number for one in copied for number in one]
+    found, bias, slope = send(numbers, row.device, torch.float64).view(-1, 3).t()
     own = log_probs[found.long()]
     odds = bias + (1 + slope).clamp(min=0) * own
     log_probs[found.long()] = odds.masked_fill(own == -torch.inf, -torch.inf)
     return log_probs - log_probs.logsumexp(0), mass
-
-
-def _sent(numbers: Sequence[float], row: Tensor) -> Tensor:
-    """Give numbers as float64 where a row is, without waiting for what is computed there."""
-    tensor = torch.tensor(numbers, dtype=torch.float64, pin_memory=row.is_cuda)
-    return tensor.to(row.device, non_blocking=True)

@@ -113,21 +113,27 @@ def test_an_answer_goes_out_before_it_is_kept(
     check(session, ask(), session.complete(ask()))
 
 
-def test_times_are_those_of_the_own_passes(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+def take_5_ms(
+    session: Session, monkeypatch: pytest.MonkeyPatch, owner: object, *methods: str
 ) -> None:
-    """Passes of other documents count as waiting."""
-    model = session.engine.model
+    """Have calls of methods take time on the session's clock."""
 
-    def taking(method: Callable[..., Any], ms: float) -> Callable[..., Any]:
+    def taking(method: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any) -> Any:
-            session.clock.advance_ms(ms)
+            session.clock.advance_ms(5.0)
             return method(*args)
 
         return timed
 
-    monkeypatch.setattr(model, "read", taking(model.read, 5.0))
-    monkeypatch.setattr(model, "forward", taking(model.forward, 5.0))
+    for name in methods:
+        monkeypatch.setattr(owner, name, taking(getattr(owner, name)))
+
+
+def test_times_are_those_of_the_own_passes(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes of other documents count as waiting."""
+    take_5_ms(session, monkeypatch, session.engine.model, "read", "forward")
     started = session.clock.now
     requests = [ask(document=name, header=name + "\n", cursor=CURSOR - 1) for name in "ab"]
     ended: dict[str, float] = {}
@@ -157,15 +163,7 @@ def test_a_short_answer_does_not_wait_for_a_long_one(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has had the least time goes first; among equals, documents take turns."""
-    model = session.engine.model
-    for name in ("read", "forward"):
-        method = getattr(model, name)
-
-        def timed(*args: Any, method: Callable[..., Any] = method) -> Any:
-            session.clock.advance_ms(5.0)
-            return method(*args)
-
-        monkeypatch.setattr(model, name, timed)
+    take_5_ms(session, monkeypatch, session.engine.model, "read", "forward")
     long = session.submit(ask(document="long", max_tokens=40, raw=True))
     while long.cost.n_passes < 30:
         session.engine.step()
@@ -182,13 +180,7 @@ def test_a_short_answer_does_not_wait_for_a_long_one(
 def test_a_long_answer_comes_however_many_short_ones_do(
     session: Session, monkeypatch: pytest.MonkeyPatch, deadline_ms: float | None, stop: str
 ) -> None:
-    advance = session.engine._advance
-
-    def timed(ticket: Ticket) -> Any:
-        session.clock.advance_ms(5.0)
-        return advance(ticket)
-
-    monkeypatch.setattr(session.engine, "_advance", timed)
+    take_5_ms(session, monkeypatch, session.engine, "_advance")
     long = session.submit(
         ask(document="long", max_tokens=40, raw=True, deadline_ms=deadline_ms, explicit=True)
     )

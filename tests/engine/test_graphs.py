@@ -9,7 +9,8 @@ import torch
 
 from engine.graphs import ROW_COUNTS, StateAddresses, n_rows
 from engine.state import RecurrentState
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
+from tests.kernels.versions import needs_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from engine.mamba2 import Mamba2, Pass
 
 TOKENS = [3, 141, 59, 26, 53, 58, 97, 93, 238, 46, 26, 43, 38, 32, 79, 50]
-with_triton = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_first_rows_are_copies(model: Mamba2, base: RecurrentState) -> None:
         assert torch.equal(tensor, like)
 
 
-@with_triton
+@needs_triton
 def test_a_base_is_read_where_it_lies(tiny_model: Callable[..., Mamba2]) -> None:
     """One set of addresses, pointed at one state after the other: as graphs do."""
     model = tiny_model(seed=3, d_model=16, d_state=8)

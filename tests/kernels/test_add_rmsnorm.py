@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +9,8 @@ import torch
 
 from kernels import add_rmsnorm as package
 from kernels.add_rmsnorm import reference
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
+from tests.kernels.versions import each, needs_triton, with_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
     Make = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
-VERSIONS = [reference]
-if has_triton():
-    VERSIONS.append(import_module("kernels.add_rmsnorm.triton"))
-versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda v: v.__name__.split(".")[-1])
+VERSIONS = with_triton(reference)
+versions = each(VERSIONS)
 
 
 @pytest.fixture
@@ -89,7 +87,7 @@ def test_rows_of_a_wider_tensor(
         check(tensor, expected, torch.float32)
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_wrong_arguments_are_named(make: Make) -> None:
     residual, update, weight = make(4, 3, 24)
     twice, gaps = torch.cat((update, update), 1)[:, :3], torch.cat((residual, residual), -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +10,8 @@ from torch.nn import functional as F
 
 from kernels import causal_conv1d as package
 from kernels.causal_conv1d import reference
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
+from tests.kernels.versions import each, needs_triton, with_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
     Make = Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor]]
 
-VERSIONS = [reference]
-if has_triton():
-    VERSIONS.append(import_module("kernels.causal_conv1d.triton"))
-versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda v: v.__name__.split(".")[-1])
+VERSIONS = with_triton(reference)
+versions = each(VERSIONS)
 
 
 @pytest.fixture
@@ -173,7 +171,7 @@ def test_strided_input(
         assert torch.equal(after.double(), expected_state)
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_wrong_arguments_are_named(make: Make) -> None:
     x, weight, bias, state = make(3, 4)
     assert bias is not None
@@ -189,7 +187,7 @@ def test_wrong_arguments_are_named(make: Make) -> None:
             package.causal_conv1d(*arguments)
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_the_public_one_picks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = make(2, 4)
     if arguments[0].is_cuda:

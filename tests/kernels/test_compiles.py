@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kernels.choice import has_triton
+from tests.kernels.versions import needs_triton
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_kernel_compiles(dtype: str, tmp_path: Path) -> None:
     """In a process of its own: this one's kernels are interpreted."""

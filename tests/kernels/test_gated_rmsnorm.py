@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from kernels import gated_rmsnorm as package
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
 from kernels.gated_rmsnorm import reference
+from tests.kernels.versions import each, needs_triton, with_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
     Make = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
-VERSIONS = [reference]
-if has_triton():
-    VERSIONS.append(import_module("kernels.gated_rmsnorm.triton"))
-versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda v: v.__name__.split(".")[-1])
+VERSIONS = with_triton(reference)
+versions = each(VERSIONS)
 
 
 @pytest.fixture
@@ -106,7 +104,7 @@ def test_gate_comes_first(version: ModuleType, device: str) -> None:
     assert found[3].item() == pytest.approx(4.0)
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_wrong_arguments_are_named(make: Make) -> None:
     y, z, weight = make(4, 3, 24)
     twice, gaps = torch.cat((y, y), 1)[:, :3], torch.cat((z, z), -1)[..., ::2]

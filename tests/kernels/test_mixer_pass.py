@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from kernels import mixer_pass as package
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
 from kernels.mixer_pass import reference
+from tests.kernels.versions import each, needs_triton, with_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
     Make = Callable[..., "Arguments"]
 
-VERSIONS = [reference]
-if has_triton():
-    VERSIONS.append(import_module("kernels.mixer_pass.triton"))
-versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda v: v.__name__.split(".")[-1])
+VERSIONS = with_triton(reference)
+versions = each(VERSIONS)
 UNLIMITED = (0.0, math.inf)
 
 
@@ -248,7 +246,7 @@ def test_no_tokens(version: ModuleType, make: Make) -> None:
     assert (B.shape, dt.shape) == ((1, 0, 2, 10), (1, 0, 4))
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_states_by_their_addresses(dtype: torch.dtype, make: Make) -> None:
     """What a captured graph does: the same arguments, other states behind them."""
     first, second = (make(length=3, headdim=8, d_state=16, dtype=dtype) for _ in range(2))
@@ -278,7 +276,7 @@ def test_heads_of_a_real_model(
     compare(version, a, expect, check)
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_wrong_arguments_are_named(make: Make) -> None:
     a = make(length=3)
     address = torch.zeros((), dtype=torch.int64, device=a.xBC.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,9 @@ import pytest
 import torch
 
 from kernels import ssd_chunk_scan as package
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
 from kernels.ssd_chunk_scan import chunked, reference
+from tests.kernels.versions import needs_triton, short_name, with_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
     Oracle = Callable[[Inputs], tuple[Tensor, Tensor]]
 
-VERSIONS = [reference, chunked]
-if has_triton():
-    VERSIONS.append(import_module("kernels.ssd_chunk_scan.triton"))
+VERSIONS = with_triton(reference, chunked)
 
 
 def parametrized(found: list[ModuleType], *, interpret: bool) -> pytest.MarkDecorator:
@@ -38,7 +36,7 @@ def parametrized(found: list[ModuleType], *, interpret: bool) -> pytest.MarkDeco
             pytest.param(version, marks=[pytest.mark.slow] * (is_slow and version in VERSIONS[2:]))
             for version in found
         ],
-        ids=[version.__name__.split(".")[-1] for version in found],
+        ids=map(short_name, found),
     )
 
 
@@ -70,7 +68,7 @@ def run(
     return y, state, states
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_the_fast_ones_are_used(
     inputs: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +354,7 @@ def test_gradients_under_strong_decay_are_numbers(inputs: Callable[..., Inputs])
     assert i.A.grad.isfinite().all()
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from kernels import ssm_pass as package
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
 from kernels.ssm_pass import parallel, reference
+from tests.kernels.versions import each, needs_triton, with_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
     from tests.kernels.conftest import Inputs
 
-VERSIONS = [reference, parallel]
-if has_triton():
-    VERSIONS.append(import_module("kernels.ssm_pass.triton"))
-versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda v: v.__name__.split(".")[-1])
+VERSIONS = with_triton(reference, parallel)
+versions = each(VERSIONS)
 SHAPES = [(1, 1, 1, 1, 1), (3, 2, 1, 5, 7), (1, 6, 3, 17, 2), (2, 3, 3, 3, 33)]
 
 
@@ -36,7 +34,7 @@ def commit(version: ModuleType, i: Inputs, n: int) -> Tensor:
     return version.ssm_commit(i.x, i.dt, i.A, i.B, i.state, n)
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 @pytest.mark.parametrize(("length", "fits"), [(1, True), (16, True), (17, False)])
 def test_the_fast_ones_are_used(
     length: int, fits: bool, inputs: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch
@@ -206,7 +204,7 @@ def test_heads_of_a_real_model(
     check(commit(version, i, length), state, torch.float32)
 
 
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_wrong_arguments_are_named(inputs: Callable[..., Inputs]) -> None:
     i = inputs(length=3)
     wrong = {

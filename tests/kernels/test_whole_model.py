@@ -9,7 +9,8 @@ import torch
 
 from engine.mamba2 import Mamba2
 from engine.quantized import Quantization
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
+from tests.kernels.versions import needs_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from engine.state import RecurrentState
 
-pytestmark = pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+pytestmark = needs_triton
 
 N_VOCAB = 64
 # Two heads to each of its eight groups, 64 channels to a head; less of all else.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,19 +28,6 @@ OPTIONS = {
     "threads": 1,
     "saveStates": False,
 }
-
-
-@pytest.fixture(scope="session")
-def model_directory(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Callable[..., Any],
-    save_checkpoint: Callable[[Any, Path], Path],
-) -> Path:
-    """A random model in Hugging Face's layout beside the embedded model's tokenizer."""
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    save_checkpoint(tiny_model(vocab_size=8192), directory)
-    shutil.copy(TOKENIZER, directory)
-    return directory
 
 
 @pytest.fixture(scope="session")

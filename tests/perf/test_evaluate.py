@@ -38,7 +38,7 @@ from perf.trace_format import write_trace
 from tests.perf.test_completed_code import letters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from engine.request import CompletionRequest
     from lsp_server.documents import Document, Position
@@ -46,20 +46,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SOURCES_READ = read_sources(ROOT / "lsp_server" / "scheduler.py")
 CASES = uniform_cases(SOURCES_READ, 4, seed=1)
-
-
-@pytest.fixture(scope="module")
-def model_directory(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Callable[..., Any],
-    save_checkpoint: Callable[[Any, Path], Path],
-) -> Path:
-    """A random model beside the embedded model's tokenizer."""
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    tokenizer = ROOT / "engine" / "embedded" / "tokenizer.model"
-    save_checkpoint(tiny_model(vocab_size=8192), directory)
-    shutil.copy(tokenizer, directory)
-    return directory
 
 
 @pytest.fixture(scope="module")

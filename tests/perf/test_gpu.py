@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from engine.config import Mamba2Config
-from kernels.choice import has_triton, triton_forced
+from kernels.choice import triton_forced
 from perf import gpu, gpu_kernels, gpu_model, gpu_peer
 from perf.gpu_device import Floors, describe, measure_s, n_copies
 from perf.gpu_report import roofline, table
+from tests.kernels.versions import needs_triton
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def test_a_wrong_kernel_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
+@needs_triton
 def test_every_check_passes_interpreted() -> None:
     with triton_forced(), torch.inference_mode():
         rows = [
