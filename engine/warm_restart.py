@@ -9,7 +9,6 @@ folder, and none for documents that its caller excludes.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from logging import getLogger
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from engine.cache import Checkpoint
+from engine.owner_file import write_owner_file
 from engine.state import RecurrentState
 
 if TYPE_CHECKING:
@@ -108,13 +108,7 @@ def save_states(
                 break
             name = hashlib.sha256(checkpoint.ids.tobytes() + model_id.encode()).hexdigest()[:32]
             path = folder / f"{name}.safetensors"
-            part = path.with_suffix(".part")
-            # A file that is there keeps the rights it has, and a link leads elsewhere.
-            part.unlink(missing_ok=True)
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            part.replace(path)
+            write_owner_file(path, content)
             kept.add(path)
             n_bytes += len(content)
         for path in folder.iterdir():

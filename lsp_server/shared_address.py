@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from engine.owner_file import owner_opener, write_owner_file
+from lsp_server.file_lock import lock
 from lsp_server.version import package_version
 
 # Whether windows reach their host by loopback TCP.
@@ -70,9 +72,9 @@ class HostAddress:
 
     def claim(self) -> IO[str] | None:
         """Become the one host, until the file is closed; None if there is one already."""
-        file = open(self.lock_path, "a+", opener=private_opener, encoding="ascii")  # noqa: SIM115
+        file = open(self.lock_path, "a+", opener=owner_opener, encoding="ascii")  # noqa: SIM115
         try:
-            _lock(file)
+            lock(file)
         except OSError:
             file.close()
             return None
@@ -134,11 +136,7 @@ class HostAddress:
     def _listen_on_loopback(self) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", 0))
         found = {"port": listener.getsockname()[1], "token": secrets.token_hex(TOKEN_BYTES)}
-        part = self.socket_path.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        with open(part, "x", opener=private_opener, encoding="ascii") as file:
-            json.dump(found, file)
-        part.replace(self.socket_path)
+        write_owner_file(self.socket_path, json.dumps(found).encode())
         return listener
 
     def _port_and_token(self) -> tuple[int, str]:
@@ -173,22 +171,3 @@ def _make_private(folder: Path) -> None:
             f"{folder} is open to others, expected a folder of yours with mode 0700:"
             " remove it, or set XDG_RUNTIME_DIR"
         )
-
-
-def private_opener(path: str, flags: int) -> int:
-    """An opener for `open` whose new files are for the user alone."""
-    return os.open(path, flags, 0o600)
-
-
-def _lock(file: IO[str]) -> None:
-    """Lock a file for this process as long as it is open; OSError if another has."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        # Far behind the process id, which others read.
-        file.seek(2**20)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,8 +21,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from engine.owner_file import owner_opener
 from lsp_server.quantizations import QUANTIZATIONS
-from lsp_server.shared_address import HostAddress, private_opener
+from lsp_server.shared_address import HostAddress
 from lsp_server.shared_session import INITIALIZE, Session
 from lsp_server.stdio import MessageWriter, framed, read_messages
 
@@ -242,7 +243,7 @@ def start_host(
     if sys.platform == "win32":
         apart = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
     # What goes wrong before the host has a log of its own.
-    with open(address.log_path, "ab", opener=private_opener) as log:
+    with open(address.log_path, "ab", opener=owner_opener) as log:
         return subprocess.Popen(
             [*command, *more],
             stdin=subprocess.DEVNULL,

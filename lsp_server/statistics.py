@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 import time
 from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any
+
+from engine.owner_file import owner_opener, write_owner_file
+from lsp_server.file_lock import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,13 +95,7 @@ def save_statistics(path: Path, days: Days) -> bool:
                 for language, counts in languages.items():
                     _add(merged, day, language, counts)
             newest = {day: merged[day] for day in sorted(merged)[-MAX_DAYS:]}
-            part = path.with_suffix(".part")
-            # A file that is there keeps the rights it has, and a link leads elsewhere.
-            part.unlink(missing_ok=True)
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump({"version": 1, "days": newest}, file)
-            part.replace(path)
+            write_owner_file(path, json.dumps({"version": 1, "days": newest}).encode())
     except OSError as error:
         logger.warning("statistics were not saved: %s", error)
         return False
@@ -141,23 +136,14 @@ def _is_day(text: str) -> bool:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file; BlockingIOError where another process does not let go of it."""
-    if sys.platform == "win32":
-        # Of two windows that write within the same millisecond, the second wins there.
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    """Hold a lock file; OSError where another process does not let go of it."""
+    with open(path, "a", opener=owner_opener, encoding="ascii") as file:
         for n_left in reversed(range(LOCK_TRIES)):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file)
                 break
-            except BlockingIOError:
+            except OSError:
                 if n_left == 0:
                     raise
                 time.sleep(LOCK_PAUSE_S)
         yield
-    finally:
-        os.close(descriptor)

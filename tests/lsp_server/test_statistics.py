@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from lsp_server.cli import main
+from lsp_server.file_lock import lock
 from lsp_server.private_files import statistics_path
 from lsp_server.statistics import (
     MAX_DAYS,
@@ -98,13 +99,16 @@ def test_what_is_not_ours_is_nothing(path: Path, content: str) -> None:
     assert load_statistics(path)[TODAY]["c"] == {"shown": 1}
 
 
-def test_a_link_is_replaced_and_not_followed(path: Path, tmp_path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    precious = tmp_path / "precious"
-    precious.write_text("mine")
-    path.with_suffix(".part").symlink_to(precious)
+def test_a_window_that_does_not_let_go_is_not_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsp_server.statistics.LOCK_TRIES", 2)
     assert save_statistics(path, {TODAY: {"c": {"shown": 1}}})
-    assert precious.read_text() == "mine"
+    with path.with_suffix(".lock").open("a") as held:
+        lock(held)
+        assert not save_statistics(path, {TODAY: {"c": {"shown": 1}}})
+    assert save_statistics(path, {TODAY: {"c": {"shown": 1}}})
+    assert load_statistics(path)[TODAY]["c"] == {"shown": 2}
 
 
 def test_a_folder_that_cannot_be_made(path: Path) -> None:
