@@ -6,11 +6,9 @@ The one module of this package that imports the engine, and torch with it.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import gc
 import logging
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +28,12 @@ from lsp_server.context import (
 )
 from lsp_server.documents import with_unix_newlines
 from lsp_server.private_files import is_secret, states_folder
+from lsp_server.process_memory import give_back_large_blocks, lasting
 from lsp_server.showing import Shown, is_confident, shown
 from lsp_server.surroundings import ContextSources, Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from engine.declaration import Declaration
     from lsp_server.documents import Document, Position
@@ -102,24 +101,6 @@ class Suggestion:
         return self.completion.stop not in UNWANTED
 
 
-@contextmanager
-def _lasting() -> Iterator[None]:
-    """Spare the garbage collector what is made in here, and all that was there before.
-
-    Of the 375,000 objects that torch and numba come with, none is garbage. Each full collection
-    looked at them all, and stopped every thread for 0.3 s while somebody typed; those during the
-    load took 0.6 s of its 2 s.
-    """
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-        # Or extensions complain at the end that what they made is still there.
-        atexit.register(gc.unfreeze)
-    finally:
-        gc.enable()
-
-
 class Suggester:
     """An engine and the windows of the documents that it reads. For one event loop."""
 
@@ -147,7 +128,8 @@ class Suggester:
         Raises ValueError: CheckpointError and TokenizerError name the remedy.
         """
         device = usable_device(settings.device)
-        with _lasting():
+        give_back_large_blocks()
+        with lasting():
             engine = Engine.load(
                 settings.model,
                 device=device,
