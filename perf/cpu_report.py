@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from perf.svg_sheet import COLOURS, GRID_COLOUR, TEXT_COLOUR, line, page, text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Told apart in all common kinds of colour blindness, on white (Okabe and Ito).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 WIDTH, HEIGHT = 920, 420
 PANEL_WIDTH, LEFT, TOP, BOTTOM = 330, 70, 60, 60
 GAP = 50
@@ -82,7 +82,7 @@ def picture(report: dict[str, Any]) -> str:
     peak = max(report["flops"].values())
     x_range = min(xs) / 1.5, max(max(xs), 2 * peak / report["rows"][0]["bandwidth_bytes_s"]) * 1.5
     y_range = min(rates) / 1.5, peak * 2
-    parts = [_text(LEFT, 26, f"Passes of 1, 4, 8 and 16 tokens on {report['machine']}", size=15)]
+    parts = [text(LEFT, 26, f"Passes of 1, 4, 8 and 16 tokens on {report['machine']}", size=15)]
     for number, n_threads in enumerate(numbers):
         left = LEFT + number * (PANEL_WIDTH + GAP)
         rows = [row for row in report["rows"] if row["threads"] == n_threads]
@@ -91,16 +91,8 @@ def picture(report: dict[str, Any]) -> str:
     for number, name in enumerate(names):
         x, y = LEFT + number * 190, HEIGHT - 8
         colour = COLOURS[number % len(COLOURS)]
-        parts += [f'<circle cx="{x}" cy="{y - 4}" r="4" fill="{colour}"/>', _text(x + 10, y, name)]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
-            f' width="{WIDTH}" font-family="sans-serif" font-size="12" fill="#222222">',
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-            *parts,
-            "</svg>\n",
-        ]
-    )
+        parts += [f'<circle cx="{x}" cy="{y - 4}" r="4" fill="{colour}"/>', text(x + 10, y, name)]
+    return page(WIDTH, HEIGHT, parts)
 
 
 def _panel(
@@ -121,28 +113,28 @@ def _panel(
         ]
         return left + shares[0] * PANEL_WIDTH, bottom - shares[1] * (bottom - TOP)
 
-    parts = [_text(left, TOP - 10, title)]
+    parts = [text(left, TOP - 10, title)]
     for x in _powers(*x_range, base=2):
         across, _ = at(x, y_range[0])
         parts += [
-            _line((across, TOP), (across, bottom), "#dddddd"),
-            _text(across, bottom + 16, f"{x:g}", anchor="middle"),
+            line((across, TOP), (across, bottom), GRID_COLOUR),
+            text(across, bottom + 16, f"{x:g}", anchor="middle"),
         ]
     for y in _powers(*y_range, base=10):
         _, down = at(x_range[0], y)
         parts += [
-            _line((left, down), (right, down), "#dddddd"),
-            _text(left - 6, down + 4, f"{y / 1e9:g}", anchor="end"),
+            line((left, down), (right, down), GRID_COLOUR),
+            text(left - 6, down + 4, f"{y / 1e9:g}", anchor="end"),
         ]
     label = "operations a byte of weights; GFLOP/s upwards"
-    parts.append(_text((left + right) / 2, bottom + 34, label, anchor="middle"))
+    parts.append(text((left + right) / 2, bottom + 34, label, anchor="middle"))
     peak = report["flops"][str(rows[0]["threads"])]
-    parts.append(_line(at(x_range[0], peak), at(x_range[1], peak), "#222222", 2))
+    parts.append(line(at(x_range[0], peak), at(x_range[1], peak), TEXT_COLOUR, 2))
     for row in rows:
         colour = COLOURS[names.index(row["name"]) % len(COLOURS)]
         bandwidth = row["bandwidth_bytes_s"]
         foot, ridge = x_range[0], peak / bandwidth
-        parts.append(_line(at(foot, foot * bandwidth), at(ridge, peak), colour))
+        parts.append(line(at(foot, foot * bandwidth), at(ridge, peak), colour))
         for x, y in _points(row, report["parameters"]):
             across, down = at(x, y)
             parts.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4" fill="{colour}"/>')
@@ -160,15 +152,3 @@ def _points(row: dict[str, Any], parameters: int) -> list[tuple[float, float]]:
 def _powers(low: float, high: float, base: int) -> Iterator[float]:
     exponents = range(math.ceil(math.log(low, base)), math.floor(math.log(high, base)) + 1)
     yield from (float(base) ** exponent for exponent in exponents)
-
-
-def _line(start: tuple[float, float], end: tuple[float, float], colour: str, width: int = 1) -> str:
-    (x1, y1), (x2, y2) = start, end
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"'
-        f' stroke-width="{width}"/>'
-    )
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">{text}</text>'

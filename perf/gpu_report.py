@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import TYPE_CHECKING, Any
+
+from perf.svg_sheet import COLOURS, GRID_COLOUR, TEXT_COLOUR, line, page, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Told apart in all common kinds of colour blindness, on white (Okabe and Ito).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b4a9c", "#7f5539")
 WIDTH, HEIGHT = 860, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 240, 48, 56
 
@@ -62,24 +61,24 @@ def roofline(report: dict[str, Any]) -> str:
             bottom - math.log(y / y_low) / math.log(y_high / y_low) * (bottom - TOP),
         )
 
-    parts = [_text(LEFT, 26, f"Kernels under the roof of one {report['device']}", size=15)]
+    parts = [text(LEFT, 26, f"Kernels under the roof of one {report['device']}", size=15)]
     for x in _powers(x_low, x_high):
         across, _ = at(x, y_low)
         parts += [
-            _line((across, TOP), (across, bottom), "#dddddd"),
-            _text(across, bottom + 18, f"{x:g}", anchor="middle"),
+            line((across, TOP), (across, bottom), GRID_COLOUR),
+            text(across, bottom + 18, f"{x:g}", anchor="middle"),
         ]
     for y in _powers(y_low, y_high):
         _, down = at(x_low, y)
         parts += [
-            _line((LEFT, down), (right, down), "#dddddd"),
-            _text(LEFT - 8, down + 4, f"{y / 1e9:g}", anchor="end"),
+            line((LEFT, down), (right, down), GRID_COLOUR),
+            text(LEFT - 8, down + 4, f"{y / 1e9:g}", anchor="end"),
         ]
     parts += [
-        _text((LEFT + right) / 2, bottom + 40, "operations a byte", anchor="middle"),
-        _text(LEFT, TOP - 6, "GFLOP/s"),
-        _line(at(x_low, x_low * bandwidth), at(ridge, rate), "#222222", 2),
-        _line(at(ridge, rate), at(x_high, rate), "#222222", 2),
+        text((LEFT + right) / 2, bottom + 40, "operations a byte", anchor="middle"),
+        text(LEFT, TOP - 6, "GFLOP/s"),
+        line(at(x_low, x_low * bandwidth), at(ridge, rate), TEXT_COLOUR, 2),
+        line(at(ridge, rate), at(x_high, rate), TEXT_COLOUR, 2),
     ]
     names = list(dict.fromkeys(name for name, *_ in points))
     for name, x, y in points:
@@ -90,16 +89,8 @@ def roofline(report: dict[str, Any]) -> str:
         y = TOP + 18 * number
         colour = COLOURS[number % len(COLOURS)]
         parts.append(f'<circle cx="{right + 24}" cy="{y}" r="4" fill="{colour}"/>')
-        parts.append(_text(right + 34, y + 4, name))
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
-            f' width="{WIDTH}" font-family="sans-serif" font-size="12" fill="#222222">',
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-            *parts,
-            "</svg>\n",
-        ]
-    )
+        parts.append(text(right + 34, y + 4, name))
+    return page(WIDTH, HEIGHT, parts)
 
 
 def _checks(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -162,17 +153,3 @@ def _model(model: dict[str, Any]) -> Iterator[str]:
 def _powers(low: float, high: float) -> Iterable[float]:
     exponents = range(round(math.log10(low)), round(math.log10(high)) + 1)
     return [10.0**exponent for exponent in exponents]
-
-
-def _line(start: tuple[float, float], end: tuple[float, float], colour: str, width: int = 1) -> str:
-    return (
-        f'<line x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'
-        f' stroke="{colour}" stroke-width="{width}"/>'
-    )
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">'
-        f"{escape(text)}</text>"
-    )

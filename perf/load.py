@@ -7,7 +7,8 @@ open. Every key asks, with no rest before it: the hardest that an editor can do.
 the 95th percentile has been over the bound twice, and takes less than eight minutes.
 
 Latency is from the change written to the answer read, of requests that no newer key overtook.
-Writes OUT.json, OUT.md and OUT.svg.
+Writes OUT.json, OUT.md and OUT.svg anew after each number of people, so that a run that is cut off
+leaves what it had found.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import tempfile
 from contextlib import AsyncExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,7 @@ from perf.trace_format import Done, Opened
 from perf.typists import typist
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from perf.trace_format import Session
 
@@ -153,9 +155,16 @@ def host_pid() -> int:
 
 
 async def measure(
-    levels: Sequence[int], seconds: float, threads: int, bound_ms: float
-) -> list[dict[str, Any]]:
-    """The figures of each number of people, up to the second one over the bound."""
+    levels: Sequence[int],
+    seconds: float,
+    threads: int,
+    bound_ms: float,
+    on_level: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """Take the figures of each number of people, up to the second one over the bound.
+
+    `on_level` is given all that there are so far whenever there is one more.
+    """
     found: list[dict[str, Any]] = []
     with private_host() as root:
         async with AsyncExitStack() as stack:
@@ -167,13 +176,36 @@ async def measure(
                 n_before += n_typists
                 level = await load.measure([typist(n, seconds) for n in people])
                 found.append(level)
+                on_level(found)
                 p95 = level["latency_ms"]["p95"]
                 click.echo(f"{n_typists} typists: {p95:.1f} ms at the 95th percentile", err=True)
                 n_over += p95 > bound_ms
                 if n_over == N_OVER:
                     break
             await load.close()
-    return found
+
+
+def write_report(
+    found: Sequence[dict[str, Any]], *, threads: int, bound_ms: float, out: Path
+) -> None:
+    """Write OUT.json, OUT.md and OUT.svg of one level or more, each whole or not at all."""
+    report = {
+        "machine": machine_of_times(),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "threads": threads,
+        "bound_ms": bound_ms,
+        "holds": holds(found, bound_ms),
+        "levels": found,
+    }
+    texts = {
+        ".json": json.dumps(report, indent=1) + "\n",
+        ".md": table(report),
+        ".svg": picture(report),
+    }
+    for suffix, text in texts.items():
+        part = out.with_suffix(f"{suffix}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(out.with_suffix(suffix))
 
 
 @click.command()
@@ -186,22 +218,9 @@ async def measure(
 )
 def main(levels: tuple[int, ...], seconds: float, threads: int, bound_ms: float, out: Path) -> None:
     """Have more and more people type at one engine until answers come too late."""
-    found = asyncio.run(measure(levels, seconds, threads, bound_ms))
-    report = {
-        "machine": machine_of_times(),
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "threads": threads,
-        "bound_ms": bound_ms,
-        "holds": holds(found, bound_ms),
-        "levels": found,
-    }
-    for suffix, text in (
-        (".json", json.dumps(report, indent=1) + "\n"),
-        (".md", table(report)),
-        (".svg", picture(report)),
-    ):
-        out.with_suffix(suffix).write_text(text, encoding="utf-8")
-    click.echo(table(report))
+    write = partial(write_report, threads=threads, bound_ms=bound_ms, out=out)
+    asyncio.run(measure(levels, seconds, threads, bound_ms, write))
+    click.echo(out.with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from pathlib import Path
 
 PROC = Path("/proc")
 # Fields of /proc/PID/stat behind the name in brackets (proc(5) counts from 1, the name is 2).
-_UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
+_FLAGS, _UTIME, _STIME, _CUTIME, _CSTIME = 6, 11, 12, 13, 14
+# The kernel's PF_FORKNOEXEC, which ps(1) shows as "forked but didn't exec".
+_FORKED_ONLY = 0x40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,12 @@ class Usage:
 
     @classmethod
     def of(cls, pid: int) -> Usage:
-        """Of a process with all below it, those that have ended included in the time."""
+        """Of a process with all below it, those that have ended included in the time.
+
+        A child's memory counts from the program that it runs on. Until then it has its parent's
+        pages: those of a vfork, for which /proc tells them all a second time, or copies that
+        neither has written to. So workers that a server forks and keeps have no memory here.
+        """
         if not (PROC / "self" / "stat").exists():
             return cls(rss_bytes=_rss_by_ps(pid), cpu_s=None)
         rss_bytes, ticks = 0, 0
@@ -36,7 +43,8 @@ class Usage:
             except (OSError, IndexError):
                 # Gone meanwhile.
                 continue
-            rss_bytes += pages * os.sysconf("SC_PAGESIZE")
+            if one == pid or not int(stat[_FLAGS]) & _FORKED_ONLY:
+                rss_bytes += pages * os.sysconf("SC_PAGESIZE")
             ticks += sum(int(stat[n]) for n in (_UTIME, _STIME, _CUTIME, _CSTIME))
         return cls(rss_bytes=rss_bytes, cpu_s=ticks / os.sysconf("SC_CLK_TCK"))
 

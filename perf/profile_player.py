@@ -234,8 +234,8 @@ class Player:
     async def _drain(self) -> None:
         """Wait for what is under way; every request ends by its timeout."""
         while self._tasks:
-            await asyncio.wait(list(self._tasks))
-        self._check()
+            await asyncio.wait(self._tasks)
+            self._check()
         if self._is_ours:
             await self._take_timings()
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from perf.svg_sheet import AXIS_COLOUR, BASELINE_COLOUR, COLOURS, GRID_COLOUR, page
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Told apart in all common kinds of colour blindness, on white (Okabe and Ito).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b4a9c", "#7f5539")
-COPY_COLOUR, AXIS_COLOUR, GRID_COLOUR, TEXT_COLOUR = "#767676", "#444444", "#dddddd", "#222222"
 WIDTH = 860
 PLOT_LEFT, PLOT_TOP, PLOT_WIDTH, PLOT_HEIGHT = 64, 48, 520, 280
 LABEL_WIDTH, BAR_HEIGHT, GROUP_GAP = 150, 11, 9
@@ -23,16 +22,7 @@ def picture(results: Mapping[str, dict[str, Any]]) -> str:
     """An SVG of labelled results: their curves, and below them bars for each kind of cursor."""
     curves = _curves(results)
     bars, bottom = _bars(results, PLOT_TOP + PLOT_HEIGHT + 84)
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom:.0f}"'
-            f' width="{WIDTH}" font-family="sans-serif" font-size="12" fill="{TEXT_COLOUR}">',
-            f'<rect width="{WIDTH}" height="{bottom:.0f}" fill="#ffffff"/>',
-            *curves,
-            *bars,
-            "</svg>\n",
-        ]
-    )
+    return page(WIDTH, bottom, [*curves, *bars])
 
 
 def _curves(results: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -71,9 +61,9 @@ def _curves(results: Mapping[str, dict[str, Any]]) -> list[str]:
     y = PLOT_TOP + 14 + 18 * len(results)
     copy = next(iter(results.values()))["baselines"]["copy"]
     if copy["precision"] is not None:
-        parts.append(_dot(*_at(copy["shown"], copy["precision"]), COPY_COLOUR))
+        parts.append(_dot(*_at(copy["shown"], copy["precision"]), BASELINE_COLOUR))
     parts += [
-        _dot(legend_x + 9, y - 4, COPY_COLOUR),
+        _dot(legend_x + 9, y - 4, BASELINE_COLOUR),
         _text(legend_x + 24, y, "copying"),
         _text(legend_x, y + 22, "dots on curves: threshold"),
     ]
@@ -98,7 +88,7 @@ def _bars(results: Mapping[str, dict[str, Any]], top: float) -> tuple[list[str],
             if kind in result["by_kind"]
         ]
         bars = [(group["exact_match"], colour) for group, colour in groups]
-        bars.append((groups[0][0]["copy_exact_match"], COPY_COLOUR))
+        bars.append((groups[0][0]["copy_exact_match"], BASELINE_COLOUR))
         middle = y + BAR_HEIGHT * len(bars) / 2 + 4
         n = groups[0][0]["n"]
         parts.append(_text(LABEL_WIDTH - 8, middle, f"{kind} ({n:,})", anchor="end"))

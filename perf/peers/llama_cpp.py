@@ -10,14 +10,12 @@ import time
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
+from perf.peers.peer_process import PeerProcess
 from perf.peers.worker_process import Reply
-from perf.process_usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
 PROGRAM = "llama-server"
 START_TIMEOUT_S = 60.0
@@ -44,7 +42,7 @@ def llama_version(program: str) -> str:
     return next((line for line in lines if line.startswith("version")), "unknown")
 
 
-class LlamaServer:
+class LlamaServer(PeerProcess):
     """A llama-server with one slot and its prompt cache on. Use in a `with` statement."""
 
     def __init__(
@@ -60,43 +58,32 @@ class LlamaServer:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
-        self.started_s = time.perf_counter()
         command = (program, "-m", str(gguf), "--port", str(self._port), "-c", str(n_context))
         common = ("-np", "1", "-t", str(n_threads), "--cache-prompt", "--no-ui")
-        self._process = subprocess.Popen(
+        super().__init__(
             (*command, *common, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self._connection = HTTPConnection("127.0.0.1", self._port)
 
-    def __enter__(self) -> Self:
+    def _wait_until_ready(self) -> None:
         while True:
             if self._process.poll() is not None:
                 raise RuntimeError(f"llama-server ended with {self._process.returncode}")
             if time.perf_counter() - self.started_s > START_TIMEOUT_S:
-                self.__exit__(None, None, None)
                 raise RuntimeError(f"llama-server did not listen after {START_TIMEOUT_S:.0f} s")
             try:
                 self._connection.request("GET", "/health")
                 response = self._connection.getresponse()
                 response.read()
                 if response.status == 200:
-                    return self
+                    return
             except OSError:
                 self._connection.close()
             time.sleep(POLL_S)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _end(self) -> None:
         self._connection.close()
-        self._process.kill()
-        self._process.wait()
-
-    def usage(self) -> Usage:
-        return Usage.of(self._process.pid)
+        super()._end()
 
     def tokenize(self, text: str) -> list[int]:
         """Give the ids of a text, control pieces spelled out in it being text."""

@@ -17,8 +17,8 @@ from perf.peers.peer_run import (
 from perf.peers.peers_table import total_ms
 from perf.peers.scenario import KINDS, NEW_PLACE
 from perf.peers.worker import ONE
-from perf.quality_picture import AXIS_COLOUR, COLOURS, GRID_COLOUR, TEXT_COLOUR
 from perf.svg_plot import HEIGHT, WIDTH, LogScale, Plot
+from perf.svg_sheet import BASELINE_COLOUR, COLOURS, page, style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ DRAWN = {
     LLAMA_Q8_0: COLOURS[1],
     LLAMA_F32: COLOURS[5],
     LLAMA_INFILL: COLOURS[3],
-    UNCACHED: "#767676",
+    UNCACHED: BASELINE_COLOUR,
     UNASKED: COLOURS[2],
 }
 N_COLUMNS = 2
@@ -61,18 +61,10 @@ def picture(report: dict[str, Any]) -> str:
         for n, chart in enumerate(charts)
     ]
     title = f"A keystroke to the first token: {report['machine']}, {report['threads']} threads"
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
-            f' width="{width}" font-family="sans-serif" font-size="14" fill="{TEXT_COLOUR}">',
-            f"<style>{_style()}</style>",
-            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-            f'<text x="24" y="34" font-size="20">{escape(title)}</text>',
-            *_legend(_drawn(lines)),
-            *placed,
-            "</svg>\n",
-        ]
-    )
+    head = f'<text x="24" y="34" font-size="20">{escape(title)}</text>'
+    colours = {css: DRAWN[peer] for css, peer in _classes()}
+    parts = [style(colours, line_width=2.5), head, *_legend(_drawn(lines)), *placed]
+    return page(width, height, parts, font_size=14)
 
 
 def _chart(kind: str, lines: dict[str, list[tuple[float, float]]], x: LogScale, y: LogScale) -> str:
@@ -113,14 +105,3 @@ def _legend(drawn: Sequence[tuple[str, str]]) -> list[str]:
         parts.append(f'<path class="line {css}" d="M{at} 66H{at + 28}"/>')
         parts.append(f'<text x="{at + 36}" y="71">{escape(peer)}</text>')
     return parts
-
-
-def _style() -> str:
-    peers = [
-        f".line.{css}{{stroke:{DRAWN[peer]}}}circle.{css}{{fill:{DRAWN[peer]}}}"
-        for css, peer in _classes()
-    ]
-    return (
-        f".grid{{stroke:{GRID_COLOUR}}}.tick{{font-size:12px;fill:{AXIS_COLOUR}}}"
-        f".line{{fill:none;stroke-width:2.5}}{''.join(peers)}"
-    )

@@ -10,12 +10,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from perf.process_usage import Usage
+from perf.peers.peer_process import PeerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
-    from typing import Self
 
     from perf.peers.scenario import Scenario, Step
 
@@ -39,13 +37,12 @@ class Reply:
     """All that the model had read before the first of `ids`."""
 
 
-class WorkerProcess:
+class WorkerProcess(PeerProcess):
     """A worker. Use as `with WorkerProcess(…) as worker`."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Start it; the first thing that is asked waits for it to have loaded."""
-        self.started_s = time.perf_counter()
-        self._process = subprocess.Popen(
+        """Start it; entering waits until it has loaded."""
+        super().__init__(
             (sys.executable, "-m", "perf.peers.worker", *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -53,21 +50,8 @@ class WorkerProcess:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
 
-    def __enter__(self) -> Self:
+    def _wait_until_ready(self) -> None:
         self._read()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def usage(self) -> Usage:
-        return Usage.of(self._process.pid)
 
     def send(self, command: str, **fields: Any) -> tuple[dict[str, Any], float]:
         """Give the answer to a command, and the ms from the bytes written to the bytes read."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import sys
 from contextlib import AsyncExitStack
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from perf.keyboard import BETWEEN_KEYS_MS
-from perf.load import Load, host_pid, private_host
+from perf.load import Load, host_pid, main, private_host, write_report
 from perf.load_figures import fairness, figures, holds, picture, table
 from perf.process_usage import PROC
 from perf.profile_sample import Run, Sample
 from perf.trace_format import Done, Opened
 from perf.typists import N_DOCUMENTS, typist
+
+if TYPE_CHECKING:
+    from perf.trace_format import Session
 
 LIMIT_S = 50.0
 
@@ -100,8 +106,71 @@ def test_what_holds_is_all_up_to_the_first_that_does_not() -> None:
     }
     rows = [line for line in table(report).splitlines() if line.startswith("|")]
     assert [row.count("|") for row in rows] == [rows[0].count("|")] * 6
-    assert "percentile: 2 typists" in table(report)
+    assert "percentile: 2 typists." in table(report)
     assert picture(report).count("<circle") == 3 * len(levels)
+
+
+def test_a_level_within_the_bound_may_not_be_the_last_that_is() -> None:
+    report: dict[str, Any] = {
+        "machine": "m",
+        "date": "2026-01-01T00:00",
+        "threads": 1,
+        "bound_ms": 100.0,
+        "holds": 2,
+        "levels": [level(1, 20.0), level(2, 50.0)],
+    }
+    assert "percentile: 2 typists; no more were tried." in table(report)
+
+
+class CutOff:
+    """Stands for `Load`: measures one level, and is cut off in the next by what is given."""
+
+    cut: BaseException
+
+    def __init__(self, *_: object) -> None:
+        self.is_second = False
+
+    async def measure(self, sessions: list[Session]) -> dict[str, Any]:
+        if self.is_second:
+            raise self.cut
+        self.is_second = True
+        return level(len(sessions), 20.0)
+
+
+@pytest.mark.parametrize("cut", [TimeoutError(), KeyboardInterrupt()], ids=["failed", "interrupt"])
+def test_a_run_that_is_cut_off_leaves_what_it_had_found(
+    cut: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perf.load.Load", CutOff)
+    monkeypatch.setattr(CutOff, "cut", cut, raising=False)
+    out = tmp_path / "load"
+    command = ["--typists", "1", "--typists", "2", "--seconds", "1", "--out", str(out)]
+    assert CliRunner().invoke(main, command).exit_code == 1
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert [found["typists"] for found in report["levels"]] == [1]
+    assert report["holds"] == 1
+    assert "1 typists; no more were tried." in out.with_suffix(".md").read_text()
+    assert out.with_suffix(".svg").read_text().endswith("</svg>\n")
+
+
+def test_a_report_that_is_cut_off_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text[: len(text) // 2].encode(encoding))
+        raise KeyboardInterrupt
+
+    out = tmp_path / "load"
+    found = [level(1, 20.0), level(2, 50.0)]
+    write_report(found[:1], threads=1, bound_ms=100.0, out=out)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_half)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(found, threads=1, bound_ms=100.0, out=out)
+    assert json.loads(out.with_suffix(".json").read_text())["holds"] == 1
+    write_report(found, threads=1, bound_ms=100.0, out=out)
+    assert json.loads(out.with_suffix(".json").read_text())["holds"] == 2
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".svg"}
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from engine.tokenizer import Tokenizer
 from perf.peers.__main__ import NO_LLAMA, skipped_lines
 from perf.peers.equality import equality
 from perf.peers.llama_cpp import LlamaServer, find_llama_server, llama_version
+from perf.peers.peer_process import PeerProcess
 from perf.peers.peer_run import (
     KEYSTATE,
     LLAMA_F32,
@@ -125,6 +128,21 @@ def fake_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(fake_llama: Path) -> Iterator[LlamaServer]:
     with LlamaServer(str(fake_llama), Path("any.gguf"), n_threads=1, n_context=100) as server:
         yield server
+
+
+def test_what_does_not_get_ready_is_ended() -> None:
+    class NeverReady(PeerProcess):
+        def _wait_until_ready(self) -> None:
+            raise TimeoutError
+
+        @property
+        def ended_by(self) -> int | None:
+            return self._process.poll()
+
+    peer = NeverReady((sys.executable, "-c", "import sys; sys.stdin.read()"), stdin=PIPE)
+    with pytest.raises(TimeoutError), peer:
+        pass
+    assert peer.ended_by == -signal.SIGKILL
 
 
 def test_a_scenario_has_every_kind_and_ends_where_it_says(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,14 @@ def test_who_goes_on_before_the_answer_cancels(mode: str) -> None:
     found = summary(run)
     assert found["cancelled"] == 4
     assert found["by_kind"]["type"]["n"] == 1
+
+
+def test_a_session_may_end_with_what_asks_nothing() -> None:
+    trace = typed("x =", gap_ms=20)
+    *events, last = trace.events
+    unasked = replace(trace, events=(*events, replace(last, request=False)))
+    # What it overtakes is answered afterwards.
+    assert outcomes(measured("held", unasked, speed="recorded")) == ["cancelled"] * 2
 
 
 def test_a_server_that_falls_silent_ends_the_run() -> None:

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from perf.quality import NOTHING, Row, Verdict, summary
-from perf.quality_picture import COLOURS, COPY_COLOUR
 from perf.quality_report import main, markdown, table, write_report
+from perf.svg_sheet import BASELINE_COLOUR, COLOURS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,10 +141,10 @@ def test_the_picture_is_drawn_to_scale(tmp_path: Path) -> None:
     bars = {
         bar.get("fill"): float(bar.get("width") or 0)
         for bar in root.findall(f"{name}rect")
-        if bar.get("fill") in (*COLOURS, COPY_COLOUR)
+        if bar.get("fill") in (*COLOURS, BASELINE_COLOUR)
     }
     assert bars[COLOURS[1]] == pytest.approx(2 * bars[COLOURS[0]])
-    assert bars[COPY_COLOUR] == pytest.approx(bars[COLOURS[0]] / 5)
+    assert bars[BASELINE_COLOUR] == pytest.approx(bars[COLOURS[0]] / 5)
     texts = [each.text for each in root.findall(f"{name}text")]
     assert "<a & b>" in texts
     assert "mid-word (20)" in texts
