@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from engine.alternatives import write_alternatives
 from engine.copying import Copier
-from engine.decode import Work
 from engine.request import Alternative, Completion
 from engine.slots import is_out_of_memory
 from engine.stopping import StopRule
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from engine.cache import Checkpoint
-    from engine.decode import Decoder
-    from engine.draft import Draft, Second
-    from engine.prompts import Prompts
+    from engine.decode import Decoder, Work
+    from engine.draft import Draft
+    from engine.prompts import Prompt, Prompts
     from engine.request import CompletionRequest
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ T = TypeVar("T")
 
 # Longer proposals are cut: past that, a pass over them costs more than it is likely to save.
 MAX_PROPOSAL_TOKENS = 32
-_ENDED = object()
 
 
 class _OutOfTimeError(Exception):
@@ -69,191 +68,204 @@ class Completer:
         exact = only_read or request.explicit or request.raw
         prompt = self.prompts.choose(request, exact=exact)
         lap("tokenize")
-        checkpoint: Checkpoint | None = None
-        draft: Draft | None = None
-
-        def text() -> str:
-            return "" if draft is None else _shown(draft)
-
-        def answer(stop: str, text: str) -> Completion:
-            return Completion(
-                text=text,
-                stop=stop,
-                kind=prompt.kind,
-                prompt=prompt.whole,
-                token_ids=() if draft is None else tuple(draft.token_ids),
-                log_probs=() if draft is None else tuple(draft.log_probs),
-                log_prob=-math.inf if draft is None else draft.log_prob(),
-                n_recomputed=cost.n_recomputed,
-                n_generated=cost.n_generated,
-                n_passes=cost.n_passes,
-                n_healing_passes=cost.n_healing_passes,
-                source=cost.source,
-                timings_ms=dict(times),
-                logits=torch.stack(draft.rows) if draft is not None and draft.rows else None,
-            )
-
-        def finished() -> Completion | None:
-            end = None if request.raw else rule.end(text())
-            if end is not None:
-                return answer("block" if request.multiline else "line", text()[:end])
-            return answer("limit", text()) if cost.n_generated >= request.max_tokens else None
-
-        def timed(steps: Generator[None, None, T], stage: str) -> Generator[None, None, T]:
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as stop:
-                    lap(stage)
-                    result: T = stop.value
-                    return result
-                lap(stage)
-                if request.deadline_ms is not None and not only_read:
-                    spent_ms = 1e3 * (self._clock() - submitted)
-                    if spent_ms >= request.deadline_ms:
-                        raise _OutOfTimeError
-                yield
-                lap("queue")
-
-        rule = StopRule(multiline=request.multiline, line_before=request.prefix.rpartition("\n")[2])
-        decoder = self.decoder
-        stack = ExitStack()
-
-        def completed() -> Generator[None, None, Completion]:
-            nonlocal checkpoint, draft
-            try:
-                looked_up = partial(lap, "lookup")
-                reading = decoder.read(prompt.ids, prompt.owner, cost, stack, looked_up)
-                checkpoint = yield from timed(reading, "prefill")
-                if only_read:
-                    return answer("limit", "")
-                at = checkpoint
-                if len(prompt.tail):
-                    at = yield from timed(decoder.extend(at, prompt.tail, cost), "prefill")
-                covering = decoder.cover(
-                    prompt.held,
-                    at,
-                    # What is laid on a trunk for one answer leaves nothing on its trail.
-                    None if len(prompt.tail) else prompt.owner,
-                    cost,
-                    keep_rows=request.keep_logits,
-                    proposal=self._proposal(request, prompt.held),
-                    copier=self._copier(request),
-                )
-                draft = yield from timed(covering, "heal")
-                completion = None
-                for _ in timed(decoder.write(draft, raw=request.raw, work=cost), "decode"):
-                    completion = finished()
-                    if completion is not None:
-                        break
-                    yield
-                completion = completion or answer("eos", text())
-                if not request.n_alternatives or request.raw:
-                    return completion
-                others: list[Alternative] = []
-                try:
-                    branches = self._alternatives(
-                        request, draft, rule, completion.text, others, cost
-                    )
-                    yield from timed(branches, "alternatives")
-                except _OutOfTimeError:
-                    pass
-                return replace(
-                    completion,
-                    alternatives=tuple(others),
-                    n_alternative_passes=cost.n_alternative_passes,
-                    timings_ms=dict(times),
-                )
-            except _OutOfTimeError:
-                shown = text() if request.raw else rule.unfinished(text())
-                # The last pass may have been all that was missing.
-                return finished() or answer("deadline", shown)
-
+        way = _Way(
+            decoder=self.decoder,
+            request=request,
+            prompt=prompt,
+            cost=cost,
+            lap=lap,
+            submitted=submitted,
+            only_read=only_read,
+        )
         try:
             try:
-                completion = yield from completed()
+                completion = yield from way.completion()
             except (MemoryError, RuntimeError) as error:
                 # The trail makes its states when a pass needs them: without it there is room, and
                 # the cache has others.
-                if not is_out_of_memory(error) or decoder.trails.pop(prompt.owner, None) is None:
+                if not is_out_of_memory(error) or not way.leave_trail():
                     raise
                 log.warning("no memory to go on along a trail: %s", error)
-                stack.close()
-                checkpoint = draft = None
-                completion = yield from completed()
+                completion = yield from way.completion()
             yield completion
         finally:
-            with stack:
-                if draft is not None and checkpoint is not None and not len(prompt.tail):
-                    decoder.keep(checkpoint, prompt.owner, draft.walk)
+            way.end()
 
-    def _alternatives(
-        self,
-        request: CompletionRequest,
-        draft: Draft,
-        rule: StopRule,
-        shown: str,
-        others: list[Alternative],
-        cost: Work,
-    ) -> Generator[None, None, None]:
-        """Write other continuations into `others`, yielding after each pass.
 
-        They leave the answer at a token of its first line, where the second best was the most
-        probable, and go on from the state there: nothing is read again.
-        """
-        seen = {shown}
-        for n, second in _branch_points(draft)[: 2 * request.n_alternatives]:
-            if len(others) == request.n_alternatives:
-                return
-            work = Work()
-            other = self.decoder.branch(draft, n, second, work)
-            writing = self.decoder.write(other, raw=False, work=work)
-            stop, end = "", rule.end(_shown(other))
-            while not stop and end is None:
-                n_passes = work.n_passes
-                if other.end is not None or next(writing, _ENDED) is _ENDED:
-                    stop = "eos"
-                elif len(other.token_ids) - n > request.max_tokens:
-                    stop = "limit"
-                end = rule.end(_shown(other))
-                cost.n_alternative_passes += work.n_passes - n_passes
-                yield
-            text = _shown(other)[:end]
-            if end is not None:
-                stop = "block" if request.multiline else "line"
-            if text not in seen:
-                seen.add(text)
-                others.append(Alternative(text=text, log_prob=other.log_prob(), stop=stop))
+@dataclass(eq=False, kw_only=True)
+class _Way:
+    """The way of one request, and how far it has come. Its generators yield after each pass."""
 
-    def _copier(self, request: CompletionRequest) -> Copier:
+    decoder: Decoder
+    request: CompletionRequest
+    prompt: Prompt
+    cost: Work
+    lap: Lap
+    submitted: float
+    only_read: bool
+    # Holds the leases of what the way stands on.
+    stack: ExitStack = field(default_factory=ExitStack)
+    # At the end of the prompt's ids, without its tail.
+    checkpoint: Checkpoint | None = None
+    draft: Draft | None = None
+
+    def __post_init__(self) -> None:
+        line_before = self.request.prefix.rpartition("\n")[2]
+        self.rule = StopRule(multiline=self.request.multiline, line_before=line_before)
+        # What is laid on a trunk for one answer leaves nothing on its trail.
+        self.trail_owner = None if len(self.prompt.tail) else self.prompt.owner
+
+    def completion(self) -> Generator[None, None, Completion]:
+        """Go all the way to the answer, or as far as there is time."""
+        try:
+            at = yield from self._read()
+            if self.only_read:
+                return self._answer("limit", "")
+            draft = yield from self._cover(at)
+            completion = yield from self._write(draft)
+            if not self.request.n_alternatives or self.request.raw:
+                return completion
+            return (yield from self._with_alternatives(completion, draft))
+        except _OutOfTimeError:
+            text = self._text()
+            shown = text if self.request.raw else self.rule.unfinished(text)
+            # The last pass may have been all that was missing.
+            return self._finished() or self._answer("deadline", shown)
+
+    def leave_trail(self) -> bool:
+        """Drop the document's trail, and go back to the start; False if it has none."""
+        if self.decoder.trails.pop(self.prompt.owner, None) is None:
+            return False
+        self.stack.close()
+        self.checkpoint = self.draft = None
+        return True
+
+    def end(self) -> None:
+        """Keep what was computed, and hand back what was leased."""
+        with self.stack:
+            if self.draft is not None and self.checkpoint is not None and not len(self.prompt.tail):
+                self.decoder.keep(self.checkpoint, self.prompt.owner, self.draft.walk)
+
+    def _read(self) -> Generator[None, None, Checkpoint]:
+        """Bring the state to the end of the prompt."""
+        looked_up = partial(self.lap, "lookup")
+        reading = self.decoder.read(
+            self.prompt.ids, self.prompt.owner, self.cost, self.stack, looked_up
+        )
+        self.checkpoint = yield from self._timed(reading, "prefill")
+        if not len(self.prompt.tail):
+            return self.checkpoint
+        extending = self.decoder.extend(self.checkpoint, self.prompt.tail, self.cost)
+        return (yield from self._timed(extending, "prefill"))
+
+    def _cover(self, at: Checkpoint) -> Generator[None, None, Draft]:
+        """Begin the draft: the held-back text on its best token path, and one token more."""
+        covering = self.decoder.cover(
+            self.prompt.held,
+            at,
+            self.trail_owner,
+            self.cost,
+            keep_rows=self.request.keep_logits,
+            proposal=self._proposal(),
+            copier=self._copier(),
+        )
+        self.draft = yield from self._timed(covering, "heal")
+        return self.draft
+
+    def _write(self, draft: Draft) -> Generator[None, None, Completion]:
+        """Write on until the answer ends."""
+        writing = self.decoder.write(draft, raw=self.request.raw, work=self.cost)
+        for _ in self._timed(writing, "decode"):
+            completion = self._finished()
+            if completion is not None:
+                return completion
+            yield
+        return self._answer("eos", self._text())
+
+    def _with_alternatives(
+        self, completion: Completion, draft: Draft
+    ) -> Generator[None, None, Completion]:
+        """Add other continuations to a completion, as many as there is time for."""
+        others: list[Alternative] = []
+        writing = write_alternatives(
+            self.decoder, draft, self.request, self.rule, completion.text, others, self.cost
+        )
+        with suppress(_OutOfTimeError):
+            yield from self._timed(writing, "alternatives")
+        return replace(
+            completion,
+            alternatives=tuple(others),
+            n_alternative_passes=self.cost.n_alternative_passes,
+            timings_ms=dict(self.lap.times),
+        )
+
+    def _timed(self, steps: Generator[None, None, T], stage: str) -> Generator[None, None, T]:
+        """Run steps of a stage, one after the other, for as long as there is time."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                self.lap(stage)
+                result: T = stop.value
+                return result
+            self.lap(stage)
+            if self._is_late():
+                raise _OutOfTimeError
+            yield
+            self.lap("queue")
+
+    def _is_late(self) -> bool:
+        deadline_ms = self.request.deadline_ms
+        if deadline_ms is None or self.only_read:
+            return False
+        return 1e3 * (self.lap.clock() - self.submitted) >= deadline_ms
+
+    def _finished(self) -> Completion | None:
+        """Give the answer if the draft has reached its end."""
+        text = self._text()
+        end = None if self.request.raw else self.rule.end(text)
+        if end is not None:
+            return self._answer("block" if self.request.multiline else "line", text[:end])
+        is_full = self.cost.n_generated >= self.request.max_tokens
+        return self._answer("limit", text) if is_full else None
+
+    def _text(self) -> str:
+        return "" if self.draft is None else self.draft.shown
+
+    def _answer(self, stop: str, text: str) -> Completion:
+        draft, cost = self.draft, self.cost
+        return Completion(
+            text=text,
+            stop=stop,
+            kind=self.prompt.kind,
+            prompt=self.prompt.whole,
+            token_ids=() if draft is None else tuple(draft.token_ids),
+            log_probs=() if draft is None else tuple(draft.log_probs),
+            log_prob=-math.inf if draft is None else draft.log_prob(),
+            n_recomputed=cost.n_recomputed,
+            n_generated=cost.n_generated,
+            n_passes=cost.n_passes,
+            n_healing_passes=cost.n_healing_passes,
+            source=cost.source,
+            timings_ms=dict(self.lap.times),
+            logits=torch.stack(draft.rows) if draft is not None and draft.rows else None,
+        )
+
+    def _copier(self) -> Copier:
         """Give what the answer may be copied from: the texts around the cursor and elsewhere."""
         return Copier(
             self.decoder.tokenizer,
-            request.header + request.prefix,
-            (request.suffix, *request.sources),
-            weights=None if request.raw else self.decoder.copy_weights,
+            self.request.header + self.request.prefix,
+            (self.request.suffix, *self.request.sources),
+            weights=None if self.request.raw else self.decoder.copy_weights,
         )
 
-    def _proposal(self, request: CompletionRequest, held: bytes) -> tuple[int, ...]:
+    def _proposal(self) -> tuple[int, ...]:
         """Give a proposed continuation as tokens, the held-back text first."""
-        if not request.proposal:
+        if not self.request.proposal:
             return ()
-        text = held.decode("utf-8", errors="ignore") + request.proposal
+        text = self.prompt.held.decode("utf-8", errors="ignore") + self.request.proposal
         return tuple(self.decoder.tokenizer.encode(text)[:MAX_PROPOSAL_TOKENS])
-
-
-def _shown(draft: Draft) -> str:
-    # A character may be cut in the middle of its bytes while tokens are still to come.
-    return draft.written.decode("utf-8", errors="ignore")
-
-
-def _branch_points(draft: Draft) -> list[tuple[int, Second]]:
-    """Give where the first line could have gone on otherwise, the most probable other first."""
-    n = draft.n_first_line()
-    points = [(i, second) for i, second in enumerate(draft.seconds[:n]) if second is not None]
-    if draft.end is not None and draft.end[1] is not None and n == len(draft.token_ids):
-        points.append((n, draft.end[1]))
-    return sorted(points, key=lambda point: -point[1][1])
 
 
 class Lap:
@@ -261,10 +273,10 @@ class Lap:
 
     def __init__(self, clock: Callable[[], float], times: dict[str, float]) -> None:
         """Start now; `clock` gives seconds, `times` gets milliseconds."""
-        self._clock, self._times, self._last = clock, times, clock()
+        self.clock, self.times, self._last = clock, times, clock()
 
     def __call__(self, stage: str) -> None:
         """End a stretch of `stage`."""
-        now = self._clock()
-        self._times[stage] = self._times.get(stage, 0.0) + 1e3 * (now - self._last)
+        now = self.clock()
+        self.times[stage] = self.times.get(stage, 0.0) + 1e3 * (now - self._last)
         self._last = now

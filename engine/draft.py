@@ -55,6 +55,14 @@ class Draft:
         """Give what was written behind the held-back text."""
         return self.text[self.n_held :]
 
+    @property
+    def shown(self) -> str:
+        """Give what was written as text.
+
+        A character may be cut in the middle of its bytes while tokens are still to come.
+        """
+        return self.written.decode("utf-8", errors="ignore")
+
     def add(self, token_id: int, piece: bytes, log_prob: float, second: Second | None) -> None:
         """Append a token."""
         self.token_ids.append(token_id)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from logging import getLogger
 from pathlib import Path
@@ -21,71 +17,30 @@ from engine.checkpoint import load_model, resolve_model
 from engine.completing import Completer
 from engine.copying import CopyWeights
 from engine.declaration import Declaration, read_declaration
-from engine.decode import Decoder, Work
+from engine.decode import Decoder
 from engine.epochs import Epochs
 from engine.fim import FimFormat, fim_format
 from engine.prompts import Prompts
 from engine.quantized import Quantization
-from engine.request import Completion, CompletionRequest
+from engine.saving import Saving
+from engine.schedule import Schedule
 from engine.slots import SlotPool
+from engine.ticket import Ticket
 from engine.tokenizer import Tokenizer
 from engine.warm_restart import SavedStates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
 
-    from engine.cache import Checkpoint
     from engine.mamba2 import Mamba2
+    from engine.request import Completion, CompletionRequest
+    from engine.ticket import OnDone
 
 log = getLogger(__name__)
 
 PASS_TARGET_MS = 25.0
 # Of the budget: for the trails of the documents being edited. The rest is cached states.
 TRAIL_SHARE = 0.25
-# A build that has waited so long takes turns with requests, however many come.
-PATIENCE_MS = 300.0
-# So much of the time that a request has waited counts as time that it has not had: nobody starves.
-SHARE_OF_WAITING = 0.1
-
-OnDone = Callable[[Completion], None]
-
-
-class _Interrupted(Exception):
-    """Something came that goes first."""
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A submitted request. `cancel` may be called from any thread, more than once."""
-
-    request: CompletionRequest
-    on_done: OnDone | None
-    submitted: float
-    # Only reads the prompt and answers nobody.
-    background: bool = False
-    # What was being prepared for the document when this was submitted: of an older text.
-    older_build: Ticket | None = None
-    # Set from outside: why the work should end before it is done.
-    interrupted: str | None = None
-    work: Generator[Completion | None, None, None] | None = None
-    timings_ms: dict[str, float] = field(default_factory=dict)
-    cost: Work = field(default_factory=Work)
-    # In its passes.
-    spent_s: float = 0.0
-
-    def rank(self, now: float) -> tuple[bool, float]:
-        """Give its place among those that wait: the least goes first.
-
-        Who has no time left, or is called off, is done with one step more.
-        """
-        waited_s, deadline_ms = now - self.submitted, self.request.deadline_ms
-        is_late = deadline_ms is not None and 1e3 * waited_s >= deadline_ms
-        is_last = self.interrupted is not None or (is_late and not self.background)
-        return not is_last, self.spent_s - SHARE_OF_WAITING * waited_s
-
-    def cancel(self) -> None:
-        """Ask for the work to end after the pass that runs now; it is answered "cancel"."""
-        self.interrupted = self.interrupted or "cancel"
 
 
 class Engine:
@@ -137,23 +92,16 @@ class Engine:
         self.copy_weights = copy_weights
         self._begin(self._allocated())
         self.n_threads = n_threads
+        # Whoever touches what several threads do holds it: these five, and a ticket's `on_done`.
         self._wake = threading.Condition()
-        # One request and one preparation a document: the newest.
-        self._requests: OrderedDict[str, Ticket] = OrderedDict()
-        self._background: OrderedDict[str, Ticket] = OrderedDict()
+        self._schedule = Schedule()
+        self._saving = Saving(saved)
         self._forgotten: list[str] = []
-        # Generators of superseded work: closed on the engine's thread, where they may clean up.
-        self._dropped: list[Ticket] = []
-        self._saved = saved
-        self._never_saved: set[str] = set()
-        self._background_turn = False
-        # Time that a build took while requests waited: they get as much before its next pass. A
-        # chunk of a prompt takes as long as half a dozen written tokens.
-        self._owed_s = 0.0
+        self._closed = False
         self._n_answers: dict[str, int] = {}
+        # The engine's thread alone counts these.
         self._n_background_tokens = self._n_background_passes = 0
         self._thread: threading.Thread | None = None
-        self._closed = self._is_saved = self._is_saving_due = False
 
     @classmethod
     def load(
@@ -226,17 +174,15 @@ class Engine:
         The document's older request, if it still waits or runs, is answered "superseded" before
         this returns; all else is answered on the engine's thread.
         """
-        ticket = Ticket(request, on_done, self._clock())
+        ticket = Ticket(
+            request=request, key=request.document, submitted=self._clock(), on_done=on_done
+        )
         with self._wake:
             if self._closed:
                 raise RuntimeError("the engine is closed")
             if not request.may_be_saved:
-                self._never_saved.add(request.document)
-            older = self._requests.pop(request.document, None)
-            self._requests[request.document] = ticket
-            ticket.older_build = self._background.get(request.document)
-            if older is not None:
-                self._dropped.append(older)
+                self._saving.exclude(request.document)
+            older = self._schedule.add(ticket)
             self._wake.notify()
         if older is not None:
             self._retire(older, "superseded")
@@ -247,67 +193,53 @@ class Engine:
 
         Replaces what was being prepared for the document, or for `key`; the progress is kept.
         """
-        ticket = Ticket(request, None, self._clock(), background=True)
         with self._wake:
             if not request.may_be_saved:
-                self._never_saved.add(request.document)
+                self._saving.exclude(request.document)
             if not self._closed:
-                self._queue_background(key or request.document, ticket)
+                self._add_build(request, key or request.document)
             self._wake.notify()
 
     def is_preparing(self, document: str) -> bool:
         """Tell whether a document's exact prompt is still to be read, or being read."""
         with self._wake:
-            return document in self._background
+            return self._schedule.has_build(document)
 
     def forget(self, document: str) -> None:
         """Drop what is known of a document's epochs; its states age out of the cache."""
         with self._wake:
             self._forgotten.append(document)
-            for key, ticket in list(self._background.items()):
-                if ticket.request.document == document:
-                    self._dropped.append(self._background.pop(key))
+            self._schedule.drop_builds(document)
             self._wake.notify()
 
     def step(self) -> bool:
-        """Run one pass of one request, else of one preparation; False when there is none.
+        """Run one pass of the request or build whose turn it is; False when nothing waits.
 
-        Of several, the one that has had the least time, and less than others for how long it has
-        waited: a short answer does not wait for a long one that came before it. A preparation that
-        has waited 300 ms gets every second pass, but not more time than the requests do.
+        `Schedule.turn` says whose it is.
         """
         with self._wake:
             forgotten, self._forgotten = self._forgotten, []
             for document in forgotten:
                 self.epochs.forget(document)
                 self.decoder.forget(document)
-            dropped, self._dropped = self._dropped, []
-            queue = self._next_queue()
-            if queue:
-                now = self._clock()
-                document, ticket = min(queue.items(), key=lambda item: item[1].rank(now))
-                queue.move_to_end(document)
-        for stale in dropped:
-            if stale.work is not None:
-                with torch.inference_mode():
-                    stale.work.close()
-        if not queue:
+            dropped = self._schedule.take_dropped()
+            ticket = self._schedule.turn(self._clock())
+        for older in dropped:
+            older.close()
+        if ticket is None:
             return False
         started = self._clock()
         completion = self._advance(ticket)
         spent_s = self._clock() - started
-        ticket.spent_s += spent_s
-        self._owed_s = spent_s if self._background_turn else max(0.0, self._owed_s - spent_s)
+        with self._wake:
+            self._schedule.charge(ticket, spent_s)
+            if completion is not None:
+                self._schedule.remove(ticket)
+                if _wants_build(ticket, completion) and not self._schedule.has_newer_build(ticket):
+                    self._add_build(ticket.request, ticket.key)
         if completion is not None:
-            with self._wake:
-                if queue.get(document) is ticket:
-                    del queue[document]
-                waiting = self._background.get(document)
-                if _wants_build(ticket, completion) and waiting in (None, ticket.older_build):
-                    build = Ticket(ticket.request, None, self._clock(), background=True)
-                    self._queue_background(document, build)
             self._answer(ticket, completion)
-            self._finish(ticket)
+            ticket.finish()
         return True
 
     def warm_up(self) -> None:
@@ -339,19 +271,15 @@ class Engine:
         if self._thread is not None:
             self._thread.join()
         with self._wake:
-            waiting = list(self._requests.values())
-            self._requests.clear()
-            self._background.clear()
+            waiting = self._schedule.clear()
         for ticket in waiting:
             self._retire(ticket, "cancel")
-        if self._saved is not None and not self._is_saved:
-            self._is_saved = True
-            self._saved.save(self._worth_saving())
+        self._saving.end(self.cache)
 
     def save_soon(self) -> None:
         """Have the states that `close` would save written once nothing else is to do."""
         with self._wake:
-            self._is_saving_due = self._saved is not None
+            self._saving.ask()
             self._wake.notify()
 
     def counters(self) -> dict[str, int]:
@@ -408,31 +336,10 @@ class Engine:
         prompts = Prompts(self.fim, self.epochs, self.decoder)
         self._completer = Completer(self.decoder, prompts, self._clock)
 
-    def _worth_saving(self) -> Iterator[Checkpoint]:
-        """Yield the last checkpoint of every epoch and trunk that may be saved."""
-        seen = set()
-        for checkpoint, owner in self.cache.checkpoints():
-            document = owner[0] if isinstance(owner, tuple) else owner
-            if owner is not None and owner not in seen and document not in self._never_saved:
-                seen.add(owner)
-                yield checkpoint
-
-    def _queue_background(self, key: str, ticket: Ticket) -> None:
-        older = self._background.pop(key, None)
-        if older is not None:
-            # Steady typing replaces a build again and again: it has waited since its first.
-            ticket.submitted, ticket.spent_s = older.submitted, older.spent_s
-            self._dropped.append(older)
-        self._background[key] = ticket
-
-    def _next_queue(self) -> OrderedDict[str, Ticket]:
-        """Give the queue whose turn it is; empty when there is nothing to do."""
-        if not (self._requests and self._background):
-            return self._requests or self._background
-        oldest = min(ticket.submitted for ticket in self._background.values())
-        waited = 1e3 * (self._clock() - oldest) >= PATIENCE_MS
-        self._background_turn = waited and not self._background_turn and self._owed_s <= 0
-        return self._background if self._background_turn else self._requests
+    def _add_build(self, request: CompletionRequest, key: str) -> None:
+        """Queue the reading of a request's exact prompt. To be called under the condition."""
+        build = Ticket(request=request, key=key, submitted=self._clock(), is_build=True)
+        self._schedule.add_build(build)
 
     def _run(self) -> None:
         # Vanishing decays would otherwise be computed with denormals, many times slower.
@@ -446,7 +353,7 @@ class Engine:
         except Exception:
             log.exception("the warm-up failed; passes keep their first size")
         try:
-            for checkpoint in () if self._saved is None else self._saved.load(self.model):
+            for checkpoint in self._saving.load(self.model):
                 self.cache.add(checkpoint)
         except Exception:
             log.exception("saved states were not taken up")
@@ -460,38 +367,25 @@ class Engine:
     def _serve(self) -> None:
         """Step until closed."""
         while not self._closed:
-            if not self.step():
-                with self._wake:
-                    if not (self._is_busy() or self._closed or self._is_saving_due):
-                        self._wake.wait()
-                if self._is_saving_due and not self._is_busy():
-                    self._save_while_idle()
+            if self.step():
+                continue
+            with self._wake:
+                if self._is_idle() and not self._saving.is_due:
+                    self._wake.wait()
+            if self._saving.is_due and self._is_idle():
+                self._saving.save_while(self._is_idle, self.cache)
 
-    def _is_busy(self) -> bool:
-        return bool(self._requests or self._background or self._forgotten or self._dropped)
-
-    def _save_while_idle(self) -> None:
-        """Save, state by state; begun again later when something comes in between."""
-        assert self._saved is not None, "saving is due only where there is a folder"
-
-        def while_idle() -> Iterator[Checkpoint]:
-            for checkpoint in self._worth_saving():
-                if self._is_busy() or self._closed:
-                    # What is on disk by now, and what was before, stays.
-                    raise _Interrupted
-                yield checkpoint
-
-        with suppress(_Interrupted):
-            self._saved.save(while_idle())
-            self._is_saving_due = False
+    def _is_idle(self) -> bool:
+        """Tell whether there is nothing to do but to save."""
+        with self._wake:
+            return not (self._schedule.has_work() or self._forgotten or self._closed)
 
     def _restart(self) -> None:
         """Answer everything that waits "error", and forget all states: any may be wrong."""
         with self._wake:
-            waiting = list(self._requests.values())
-            self._requests.clear()
-            self._background.clear()
-            self._dropped.clear()
+            waiting = self._schedule.clear()
+            # What was begun for them is let go of with the states it stands on.
+            self._schedule.take_dropped()
             chunk_tokens = self.decoder.chunk_tokens
             # The slots are used again: there may be no room for as many more.
             for tier in self.cache.tiers:
@@ -503,45 +397,16 @@ class Engine:
 
     def _advance(self, ticket: Ticket) -> Completion | None:
         """Run one pass of a ticket's work; give its answer when that was the last."""
-        if ticket.interrupted is not None:
-            if ticket.work is not None:
-                with torch.inference_mode():
-                    ticket.work.close()
-            return _empty(ticket, ticket.interrupted)
         n_tokens, n_passes = ticket.cost.n_recomputed, ticket.cost.n_passes
-        try:
-            if ticket.work is None:
-                ticket.timings_ms["queue"] = 1e3 * (self._clock() - ticket.submitted)
-                ticket.work = self._completer.work(
-                    ticket.request,
-                    submitted=ticket.submitted,
-                    times=ticket.timings_ms,
-                    cost=ticket.cost,
-                    only_read=ticket.background,
-                )
-            with torch.inference_mode():
-                return next(ticket.work)
-        except Exception:
-            log.exception("a completion failed; it is answered empty")
-            return _empty(ticket, "error")
-        finally:
-            if ticket.background:
-                self._n_background_tokens += ticket.cost.n_recomputed - n_tokens
-                self._n_background_passes += ticket.cost.n_passes - n_passes
-
-    def _finish(self, ticket: Ticket) -> None:
-        """Do what is left of a ticket's work once it is answered."""
-        try:
-            with torch.inference_mode():
-                if ticket.work is not None:
-                    next(ticket.work, None)
-        except Exception:
-            log.exception("what an answer took was not kept")
+        completion = ticket.advance(self._completer, self._clock)
+        if ticket.is_build:
+            self._n_background_tokens += ticket.cost.n_recomputed - n_tokens
+            self._n_background_passes += ticket.cost.n_passes - n_passes
+        return completion
 
     def _retire(self, ticket: Ticket, stop: str) -> None:
-        """Answer a ticket that left its queue; its generator may be running: leave that alone."""
-        ticket.interrupted = ticket.interrupted or stop
-        self._answer(ticket, _empty(ticket, ticket.interrupted))
+        """Answer a ticket that left its queue; its work may be running: leave that alone."""
+        self._answer(ticket, ticket.empty(ticket.interrupt(stop)))
 
     def _answer(self, ticket: Ticket, completion: Completion) -> None:
         with self._wake:
@@ -559,21 +424,8 @@ class Engine:
 
 def _wants_build(ticket: Ticket, completion: Completion) -> bool:
     """Tell whether a request was answered without its epoch's prompt having been read."""
-    if ticket.background:
+    if ticket.is_build:
         return False
     return completion.kind != "epoch" or (
         completion.stop == "deadline" and not completion.token_ids
-    )
-
-
-def _empty(ticket: Ticket, stop: str) -> Completion:
-    cost = ticket.cost
-    return Completion(
-        text="",
-        stop=stop,
-        n_recomputed=cost.n_recomputed,
-        n_generated=cost.n_generated,
-        n_passes=cost.n_passes,
-        n_healing_passes=cost.n_healing_passes,
-        timings_ms=dict(ticket.timings_ms),
     )

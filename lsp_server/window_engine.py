@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import threading
 
-    from engine.engine import Engine, OnDone, Ticket
+    from engine.engine import Engine
     from engine.request import CompletionRequest
+    from engine.ticket import OnDone, Ticket
 
 
 class WindowEngine:

@@ -20,8 +20,9 @@ from lsp_server.settings import Settings
 from lsp_server.suggestions import UNWANTED, Suggester
 
 if TYPE_CHECKING:
-    from engine.engine import Engine, OnDone, Ticket
+    from engine.engine import Engine
     from engine.request import Completion, CompletionRequest
+    from engine.ticket import OnDone, Ticket
     from lsp_server.documents import Document
     from perf.trace_format import Event, Trace
 

@@ -16,10 +16,10 @@ from perf.pure_prompt import EpochLedger, PurePrompts
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from engine.engine import Ticket
     from engine.mamba2 import Mamba2
     from engine.prompts import Prompt
     from engine.request import Completion, CompletionRequest
+    from engine.ticket import Ticket
     from perf.tiny_world import World
 
 Check = Callable[["Mamba2", "Completion"], None]

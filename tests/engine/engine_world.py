@@ -14,9 +14,10 @@ from perf.sample_files import TEXTS
 from tests.oracle import check_exact, check_greedy
 
 if TYPE_CHECKING:
-    from engine.engine import Engine, Ticket
+    from engine.engine import Engine
     from engine.fim import PrefixSplit
     from engine.mamba2 import Mamba2
+    from engine.ticket import Ticket
     from engine.tokenizer import Tokenizer
 
 Edit = tuple[str, Any]

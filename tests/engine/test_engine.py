@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import threading
 import time
@@ -18,8 +19,9 @@ from tests.oracle import check_exact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.engine import Engine, Ticket
+    from engine.engine import Engine
     from engine.request import Completion, CompletionRequest
+    from engine.ticket import Ticket
 
 
 @pytest.mark.parametrize("n_steps", [0, 3])
@@ -105,12 +107,24 @@ def test_an_answer_goes_out_before_it_is_kept(
         order.append("answered")
         answers.append(completion)
 
-    session.engine.submit(ask(), on_done)
+    # The ticket is held: its work would be closed, and kept, when it is let go of.
+    session.answers[session.engine.submit(ask(), on_done)] = answers
     session.run()
     assert order == ["answered", "kept"]
     check(session, ask(), answers[0])
     monkeypatch.undo()
     check(session, ask(), session.complete(ask()))
+
+
+def test_what_was_superseded_is_closed_before_the_next_pass(session: Session) -> None:
+    """Also where somebody holds its ticket: what it has leased is wanted."""
+    older = session.submit(ask())
+    session.engine.step()
+    assert older._work is not None
+    session.submit(ask())
+    assert inspect.getgeneratorstate(older._work) == inspect.GEN_SUSPENDED, "not from any thread"
+    session.engine.step()
+    assert inspect.getgeneratorstate(older._work) == inspect.GEN_CLOSED
 
 
 def take_5_ms(

@@ -20,8 +20,8 @@ from tests.engine.engine_world import (
 )
 
 if TYPE_CHECKING:
-    from engine.engine import Ticket
     from engine.request import Completion, CompletionRequest
+    from engine.ticket import Ticket
 
 
 def test_a_prepared_prompt_costs_nothing(session: Session) -> None:
@@ -227,8 +227,8 @@ def test_a_build_takes_no_more_time_than_the_requests_and_is_never_starved(
     turns: list[bool] = []
 
     def taking_time(ticket: Ticket) -> Completion | None:
-        turns.append(ticket.background)
-        clock.advance_ms(BUILD_MS if ticket.background else REQUEST_MS)
+        turns.append(ticket.is_build)
+        clock.advance_ms(BUILD_MS if ticket.is_build else REQUEST_MS)
         return advance(ticket)
 
     monkeypatch.setattr(engine, "_advance", taking_time)

@@ -22,8 +22,8 @@ from tests.oracle import check_exact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.engine import Ticket
     from engine.request import Completion, CompletionRequest
+    from engine.ticket import Ticket
 
 # In reading, healing and writing.
 N_STEPS = [0, 1, 4, 6, 7, 9, 12, 16]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.mamba2 import Mamba2
     from engine.request import Completion
     from engine.state import RecurrentState
+    from engine.ticket import Ticket
     from engine.tokenizer import Tokenizer
 
 
@@ -183,16 +184,17 @@ def test_a_crash_of_the_engine_is_answered_and_the_next_request_is_right(
     started.start()
     started.submit(ask(), answers.put)
     assert answers.get(timeout=60).stop == "limit"
-    chunk_tokens, next_queue = started.decoder.chunk_tokens, started._next_queue
+    chunk_tokens, turn = started.decoder.chunk_tokens, started._schedule.turn
     crashed = threading.Event()
 
-    def crashing() -> Any:
-        if started._requests and not crashed.is_set():
+    def crashing(now: float) -> Ticket | None:
+        ticket = turn(now)
+        if ticket is not None and not ticket.is_build and not crashed.is_set():
             crashed.set()
             raise RuntimeError("broken")
-        return next_queue()
+        return ticket
 
-    monkeypatch.setattr(started, "_next_queue", crashing)
+    monkeypatch.setattr(started._schedule, "turn", crashing)
     with started._wake:
         for name in "abc":
             started.submit(ask(document=name), answers.put)

@@ -373,8 +373,9 @@ def test_the_engine_keeps_states_by_quantization(tmp_path: Path) -> None:
     folders = set()
     for kind in (None, *KINDS):
         engine = Engine.load(device="cpu", states_folder=tmp_path, quantize=kind)
-        assert engine._saved is not None
-        folders.add(engine._saved.folder)
+        saved = engine._saving.states
+        assert saved is not None
+        folders.add(saved.folder)
         found = engine.model.config.quantization
         assert found == (None if kind is None else KINDS[kind])
     assert len(folders) == 3

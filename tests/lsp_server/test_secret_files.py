@@ -77,7 +77,7 @@ async def work_on(suggester: Suggester, document: Document) -> None:
 
 def saved_texts(suggester: Suggester) -> list[str]:
     """What the saved states were made from."""
-    saved = suggester.engine._saved
+    saved = suggester.engine._saving.states
     assert saved is not None
     decode = suggester.engine.tokenizer.decode
     return [decode(found.ids.tolist()) for found in saved.load(suggester.engine.model)]

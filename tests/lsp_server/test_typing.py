@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.engine import Engine, Ticket
+from engine.engine import Engine
 from engine.tokenizer import Tokenizer
 from lsp_server.documents import Change, Document, Position
 from lsp_server.settings import Settings
@@ -21,10 +21,10 @@ from tests.oracle import check_exact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.engine import OnDone
     from engine.mamba2 import Mamba2
     from engine.request import Completion, CompletionRequest
     from engine.state import RecurrentState
+    from engine.ticket import OnDone, Ticket
 
 ROOT = Path(__file__).parents[2]
 N_LINES, N_TYPED = 3000, 300
