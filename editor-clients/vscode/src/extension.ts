@@ -2,9 +2,10 @@
 
 import * as vscode from "vscode";
 import { CursorMoves } from "./cursorMoves";
-import { installServer, isOutdated } from "./installServer";
+import { installedServer, installServer, isOutdated, removeOldServers } from "./installServer";
 import { LatencyView } from "./latencyView";
 import { offReason, SCHEMES } from "./policy";
+import { oneAtATime, unawaited } from "./promises";
 import { isSecret } from "./secrets";
 import { Server } from "./server";
 import { showMenu, StatusBar } from "./statusBar";
@@ -29,12 +30,18 @@ export function activate(context: vscode.ExtensionContext): void {
   const command = (name: string, work: () => unknown) => {
     context.subscriptions.push(vscode.commands.registerCommand(`keystate.${name}`, work));
   };
-  const install = async () => {
-    // Nothing can be written over while it runs.
-    await server.stop();
-    await installServer(context, log);
-    await server.restart();
-  };
+  let isOffered = false;
+  const install = oneAtATime(async () => {
+    // Whoever installs need not be asked.
+    isOffered = true;
+    if (await installServer(context, log)) {
+      await server.restart();
+      await removeOldServers(context, log);
+    }
+  });
+  /** An offer may be accepted hours later, when another window has done it. */
+  const installIfNeeded = () =>
+    installedServer(context) === undefined || isOutdated(context) ? install() : server.restart();
   command("showMenu", () => showMenu(server, wishes));
   command("toggle", () => wishes.toggle());
   command("toggleLanguage", async () => {
@@ -56,34 +63,38 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.commands.executeCommand("workbench.action.openSettings", `@ext:${context.extension.id}`),
   );
 
-  let isOffered = false;
   /** The server costs memory: it starts when there is something to suggest in. */
   const startWhereWanted = async () => {
     const document = vscode.window.activeTextEditor?.document;
-    if (document === undefined || offReason(placeOf(document), wishes.current(), Date.now(), true) !== undefined) {
+    const awake = { ...wishes.current(), snoozedUntilMs: 0 };
+    if (document === undefined || offReason(placeOf(document), awake, Date.now(), false) !== undefined) {
       return;
     }
     await server.ensureStarted();
     if (server.isMissing && !isOffered) {
       isOffered = true;
-      await offerInstallation(install);
+      await offerInstallation(installIfNeeded);
     }
   };
+  const maybeStart = () => {
+    unawaited(startWhereWanted(), log);
+  };
   context.subscriptions.push(
-    vscode.window.onDidChangeActiveTextEditor(startWhereWanted),
-    vscode.workspace.onDidOpenTextDocument(startWhereWanted),
-    wishes.onDidChange(startWhereWanted),
-    vscode.workspace.onDidChangeConfiguration(async (event) => {
+    vscode.window.onDidChangeActiveTextEditor(maybeStart),
+    vscode.workspace.onDidOpenTextDocument(maybeStart),
+    wishes.onDidChange(maybeStart),
+    vscode.workspace.onDidChangeConfiguration((event) => {
       if (event.affectsConfiguration("keystate")) {
-        await server.configurationChanged(event);
+        unawaited(server.configurationChanged(event), log);
       }
     }),
   );
   if (isOutdated(context)) {
     log.info("the installed server came with another version of this extension");
-    void offerUpdate(install);
+    unawaited(offerUpdate(installIfNeeded), log);
   }
-  void startWhereWanted();
+  unawaited(removeOldServers(context, log), log);
+  maybeStart();
 }
 
 export async function deactivate(): Promise<void> {

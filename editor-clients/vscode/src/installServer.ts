@@ -1,12 +1,14 @@
 /** Installs the server into a virtual environment of the extension's own. */
 
-import { readdirSync, readFileSync, statSync } from "node:fs";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as vscode from "vscode";
+import { addEnvironment, currentEnvironment, currentStamp, removeOldEnvironments } from "./environments";
 import { run } from "./processes";
+import { unawaited } from "./promises";
 import { candidates, isNewEnough, MIN_PYTHON, pipProgress, type Python } from "./pythons";
 import { inEnvironment, type Machine } from "./serverCommand";
+import { listSetting } from "./settings";
 
 /** This machine, for `findServer`. */
 export const machine: Machine = {
@@ -15,61 +17,76 @@ export const machine: Machine = {
   isFile: (path) => statSync(path, { throwIfNoEntry: false })?.isFile() === true,
 };
 
-function folder(context: vscode.ExtensionContext): string {
-  return join(context.globalStorageUri.fsPath, "server");
-}
-
-/** Written last, so that what was interrupted counts as nothing. */
-function stampFile(context: vscode.ExtensionContext): string {
-  return join(folder(context), "installed.json");
+function storage(context: vscode.ExtensionContext): string {
+  return context.globalStorageUri.fsPath;
 }
 
 /** The server that was installed here; undefined where there is none. */
 export function installedServer(context: vscode.ExtensionContext): string | undefined {
-  return machine.isFile(stampFile(context))
-    ? inEnvironment(folder(context), "keystate", process.platform)
-    : undefined;
+  const folder = currentEnvironment(storage(context));
+  return folder && inEnvironment(folder, "keystate", process.platform);
 }
 
 /** Whether the installed server came inside another version of this extension. */
 export function isOutdated(context: vscode.ExtensionContext): boolean {
+  const bundledIn = currentStamp(storage(context))?.bundledIn;
+  return bundledIn !== undefined && bundledIn !== version(context);
+}
+
+/** Remove what the installed server has replaced. */
+export async function removeOldServers(context: vscode.ExtensionContext, log: vscode.LogOutputChannel): Promise<void> {
+  for (const error of await removeOldEnvironments(storage(context), Date.now())) {
+    log.warn(`an old server could not be removed: ${String(error)}`);
+  }
+}
+
+/**
+ * Install it beside the one that is there, with progress. Gives whether it is there; if not, the one
+ * before still is. What went wrong is shown and logged.
+ */
+export async function installServer(
+  context: vscode.ExtensionContext,
+  log: vscode.LogOutputChannel,
+): Promise<boolean> {
+  const aborting = new AbortController();
   try {
-    const stamp = JSON.parse(readFileSync(stampFile(context), "utf8")) as { bundledIn?: string };
-    return stamp.bundledIn !== undefined && stamp.bundledIn !== version(context);
-  } catch {
+    return await install(context, log, aborting);
+  } catch (error) {
+    if (!aborting.signal.aborted) {
+      log.error(String(error));
+      unawaited(tellFailure(error instanceof Error ? error.message : String(error), log), log);
+    }
     return false;
   }
 }
 
-/** Install it, with progress. Gives whether it is there; what went wrong is shown and logged. */
-export async function installServer(
+async function install(
   context: vscode.ExtensionContext,
   log: vscode.LogOutputChannel,
+  aborting: AbortController,
 ): Promise<boolean> {
   const settings = vscode.workspace.getConfiguration("keystate");
   const given = settings.get<string>("serverSource", "");
   const source = given === "" ? bundledWheel(context) : given;
   if (source === undefined) {
-    void vscode.window.showErrorMessage(
-      "This build of keystate's extension has no server inside. Name a wheel or a checkout in the setting keystate.serverSource.",
+    throw new Error(
+      "this build of the extension has none inside. Name a wheel or a checkout in the setting keystate.serverSource.",
     );
-    return false;
   }
   const python = await findPython(settings.get<string>("python", ""));
   if (python === undefined) {
-    void vscode.window.showErrorMessage(
-      `keystate's server needs Python ${MIN_PYTHON.join(".")} or newer, and none was found. Install one, or name it in the setting keystate.python.`,
+    throw new Error(
+      `it needs Python ${MIN_PYTHON.join(".")} or newer, and none was found. Install one, or name it in the setting keystate.python.`,
     );
-    return false;
   }
-  const pipArguments = settings.get<string[]>("pipArguments", []);
+  const pipArguments = listSetting((key) => settings.get(key), "pipArguments");
   if (!(await isWanted(pipArguments))) {
     return false;
   }
-  return vscode.window.withProgress(
+  const stamp = given === "" ? { source, bundledIn: version(context) } : { source };
+  await vscode.window.withProgress(
     { location: vscode.ProgressLocation.Notification, title: "Installing keystate's server", cancellable: true },
     async (progress, token) => {
-      const aborting = new AbortController();
       token.onCancellationRequested(() => {
         aborting.abort();
       });
@@ -80,38 +97,26 @@ export async function installServer(
           progress.report({ message });
         }
       };
-      const target = folder(context);
-      try {
-        await rm(target, { recursive: true, force: true });
-        await mkdir(context.globalStorageUri.fsPath, { recursive: true });
+      await addEnvironment(storage(context), stamp, async (folder) => {
         progress.report({ message: "making a virtual environment" });
-        await run([...python, "-m", "venv", target], onLine, aborting.signal);
+        await run([...python, "-m", "venv", folder], onLine, aborting.signal);
         const pip: [string, ...string[]] = [
-          inEnvironment(target, "python", process.platform),
+          inEnvironment(folder, "python", process.platform),
           ...["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"],
           ...pipArguments,
           source,
         ];
         await run(pip, onLine, aborting.signal);
-        const stamp = given === "" ? { source, bundledIn: version(context) } : { source };
-        await writeFile(stampFile(context), JSON.stringify(stamp));
-        return true;
-      } catch (error) {
-        await rm(target, { recursive: true, force: true });
-        if (!token.isCancellationRequested) {
-          log.error(String(error));
-          void tellFailure(String(error), log);
-        }
-        return false;
-      }
+      });
     },
   );
+  return true;
 }
 
 async function tellFailure(error: string, log: vscode.LogOutputChannel): Promise<void> {
   // Debian and Ubuntu keep what `venv` needs in a package of its own.
-  const remedy = error.includes("ensurepip") ? " Install the package python3-venv first." : "";
-  const message = `keystate's server could not be installed.${remedy} ${error.slice(0, 300)}`;
+  const remedy = error.includes("ensurepip") ? " (install the package python3-venv first)" : "";
+  const message = `keystate's server could not be installed${remedy}: ${error.slice(-300)}`;
   if ((await vscode.window.showErrorMessage(message, "Show Log")) === "Show Log") {
     log.show();
   }
@@ -144,7 +149,7 @@ async function isWanted(pipArguments: readonly string[]): Promise<boolean> {
     "Open Settings",
   );
   if (chosen === "Open Settings") {
-    void vscode.commands.executeCommand("workbench.action.openSettings", "keystate.pipArguments");
+    await vscode.commands.executeCommand("workbench.action.openSettings", "keystate.pipArguments");
   }
   return chosen === "Install";
 }

@@ -32,7 +32,7 @@ export function isLanguageOn(languageId: string, languages: Wishes["languages"])
 /**
  * Why nothing is suggested here, in words that follow "off: "; undefined where something is.
  *
- * Snoozing holds back what appears by itself, and not what is asked for.
+ * A language that is off and snoozing hold back what appears by itself, and not what is asked for.
  */
 export function offReason(place: Place, wishes: Wishes, nowMs: number, isInvoked: boolean): string | undefined {
   if (!wishes.enabled) {
@@ -47,7 +47,7 @@ export function offReason(place: Place, wishes: Wishes, nowMs: number, isInvoked
   if (place.isInDiff) {
     return "a diff";
   }
-  if (!isLanguageOn(place.languageId, wishes.languages)) {
+  if (!isInvoked && !isLanguageOn(place.languageId, wishes.languages)) {
     return `turned off for ${place.languageId}`;
   }
   if (!isInvoked && nowMs < wishes.snoozedUntilMs) {

@@ -3,7 +3,11 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
-/** Run a program, line by line; rejects with what it said last if it fails or is aborted. */
+/**
+ * Run a program, line by line; rejects if it fails, with what it said last, or is aborted.
+ *
+ * Either way it is over then, with all that it started: nothing writes any more.
+ */
 export function run(
   command: readonly [string, ...string[]],
   onLine: (line: string) => void,
@@ -20,9 +24,17 @@ export function run(
         onLine(line);
       });
     }
-    child.on("error", reject);
+    let failure: Error | undefined;
+    child.on("error", (error) => {
+      failure = error;
+      if (child.pid === undefined) {
+        reject(error);
+      }
+    });
     child.on("close", (code) => {
-      if (code === 0) {
+      if (failure !== undefined) {
+        reject(failure);
+      } else if (code === 0) {
         resolve();
       } else {
         reject(new Error(last.join(" ").trim() || `${program} ended with ${code ?? "a signal"}`));

@@ -14,11 +14,12 @@ import {
 } from "vscode-languageclient/node";
 import { installedServer, machine } from "./installServer";
 import { SCHEMES } from "./policy";
-import { RestartBudget } from "./restarts";
+import { unawaited } from "./promises";
+import { Lives, RestartBudget } from "./restarts";
 import { isSecret } from "./secrets";
 import { type Command, findServer } from "./serverCommand";
 import { serverLog } from "./serverLog";
-import { START_KEYS, serverSettings } from "./settings";
+import { listSetting, START_KEYS, serverSettings } from "./settings";
 import { HEARS_STATUS, readStatus, type ServerStatus } from "./status";
 import type { Suggestions } from "./suggestions";
 
@@ -49,7 +50,7 @@ export class Server implements vscode.Disposable {
   private readonly budget = new RestartBudget();
   private readonly changed = new vscode.EventEmitter<void>();
   private running: LanguageClient | undefined;
-  private generation = 0;
+  private readonly lives = new Lives();
   private queue = Promise.resolve();
   private restartTimer: NodeJS.Timeout | undefined;
   private wanted = false;
@@ -126,7 +127,7 @@ export class Server implements vscode.Disposable {
   }
 
   private async end(): Promise<void> {
-    this.generation += 1;
+    this.lives.next();
     const client = this.running;
     this.running = undefined;
     this.become({ kind: "stopped" });
@@ -138,26 +139,30 @@ export class Server implements vscode.Disposable {
 
   private async start(): Promise<void> {
     await this.end();
-    const { generation } = this;
+    const life = this.lives.current;
     const settings = vscode.workspace.getConfiguration("keystate");
-    const command = findServer(
-      settings.get<string[]>("serverCommand", []),
-      installedServer(this.context),
-      machine,
-    );
+    this.isMissing = false;
+    let command: Command | undefined;
+    try {
+      const setting = listSetting((key) => settings.get(key), "serverCommand");
+      command = findServer(setting, installedServer(this.context), machine);
+    } catch (error) {
+      this.fail((error as Error).message);
+      return;
+    }
     this.isMissing = command === undefined;
     if (command === undefined) {
       this.become({ kind: "error", message: "its server is not installed. Click, and choose Install Server." });
       return;
     }
     this.log.info(`starting ${[command.command, ...command.args].join(" ")} (${command.from})`);
-    const client = this.makeClient(command, generation);
+    const client = this.makeClient(command, life);
     this.running = client;
     this.listeners.clear();
     this.become({ kind: "starting", message: "starting" });
     client.onNotification("keystate/status", (params: unknown) => {
       const status = readStatus(params);
-      if (status !== undefined && generation === this.generation) {
+      if (status !== undefined && life === this.lives.current) {
         this.become(status);
       }
     });
@@ -165,18 +170,17 @@ export class Server implements vscode.Disposable {
       await client.start();
     } catch (error) {
       this.log.error(`starting: ${String(error)}`);
-      // Where the process has started and ended again, `closed` has seen it.
-      if (generation === this.generation && this.status.kind === "starting") {
+      if (this.lives.isNewEnd(life)) {
         this.fail(
           `its server could not be started (${command.command}). The log says why; the setting keystate.serverCommand names another.`,
         );
       }
       return;
     }
-    void this.pollUntilReady(client, generation);
+    unawaited(this.pollUntilReady(client, life), this.log);
   }
 
-  private makeClient(command: Command, generation: number): LanguageClient {
+  private makeClient(command: Command, life: number): LanguageClient {
     const settings = this.settings();
     this.sent = JSON.stringify(settings);
     const options: LanguageClientOptions = {
@@ -190,7 +194,7 @@ export class Server implements vscode.Disposable {
       errorHandler: {
         error: () => ({ action: ErrorAction.Continue, handled: true }),
         closed: () => {
-          this.died(generation);
+          this.died(life);
           return { action: CloseAction.DoNotRestart, handled: true };
         },
       },
@@ -236,13 +240,16 @@ export class Server implements vscode.Disposable {
     };
   }
 
-  private died(generation: number): void {
-    if (generation !== this.generation) {
+  private died(life: number): void {
+    if (!this.lives.isNewEnd(life)) {
       return;
     }
     if (this.budget.mayRestart(Date.now())) {
       this.become({ kind: "starting", message: "the server ended, starting it again" });
-      this.restartTimer = setTimeout(() => void this.inTurn(() => this.start()), RESTART_DELAY_MS);
+      const again = () => this.inTurn(() => this.start());
+      this.restartTimer = setTimeout(() => {
+        unawaited(again(), this.log);
+      }, RESTART_DELAY_MS);
     } else {
       this.fail("its server keeps ending. The log says why; then choose Restart Server.");
     }
@@ -259,12 +266,12 @@ export class Server implements vscode.Disposable {
         await this.restart();
       }
     };
-    void tell();
+    unawaited(tell(), this.log);
   }
 
   /** For a server that sends no `keystate/status`: its counters are empty until it is ready. */
-  private async pollUntilReady(client: LanguageClient, generation: number): Promise<void> {
-    const isStarting = () => generation === this.generation && this.status.kind === "starting";
+  private async pollUntilReady(client: LanguageClient, life: number): Promise<void> {
+    const isStarting = () => life === this.lives.current && this.status.kind === "starting";
     while (isStarting()) {
       try {
         const counters = await client.sendRequest<object>("keystate/counters");

@@ -26,6 +26,22 @@ const SERVER_KEYS = [
 /** The settings a server takes when it starts: after a change of these it is started anew. */
 export const START_KEYS = ["serverCommand", "model", "device", "quantize", "threads", "shareEngine", "saveStates"] as const;
 
+const LISTS = {
+  serverCommand: ["/home/me/keystate/.venv/bin/keystate", "serve"],
+  pipArguments: ["--extra-index-url", "https://…"],
+} as const;
+
+/** A setting that is a list of strings; throws where it is something else, with what is expected. */
+export function listSetting(get: Get, key: keyof typeof LISTS): readonly string[] {
+  const value = get(key) ?? [];
+  if (Array.isArray(value) && value.every((item) => typeof item === "string")) {
+    return value;
+  }
+  throw new Error(
+    `the setting keystate.${key} is ${JSON.stringify(value)}; it must be an array of strings, such as ${JSON.stringify(LISTS[key])}.`,
+  );
+}
+
 /** The server's settings; what is empty is left out, so that the server's own default holds. */
 export function serverSettings(get: Get): Record<string, unknown> {
   const settings: Record<string, unknown> = {};

@@ -3,7 +3,7 @@
  *
  * VS Code tells an extension when a suggestion is accepted whole (it runs the item's command) and
  * nothing else: that it is shown, or accepted by the word or the line, is concluded here from the
- * edits. A single typed character that goes along the suggestion is typing and not accepting.
+ * edits. What one key puts in, and goes along the suggestion, is typing and not accepting.
  */
 
 /** An edit of a document, in UTF-16 offsets. */
@@ -12,6 +12,12 @@ export interface Edit {
   readonly removed: number;
   readonly text: string;
 }
+
+/**
+ * What one key puts in: a character, a pair that the editor closes, or white space, as Tab does and
+ * Enter with its indentation. A "word" that is accepted may be one of these; it counts with the next.
+ */
+const ONE_KEY = /^(?:.|\(\)|\[\]|\{\}|<>|""|''|``|\s+)$/su;
 
 interface Shown<Item> {
   readonly uri: string;
@@ -69,7 +75,6 @@ export class ShownSuggestion<Item> {
       return undefined;
     }
     shown.inserted += edit.text.length;
-    const isTyped = edit.text.length === 1;
-    return isTyped ? undefined : { item: shown.item, acceptedLength: shown.inserted };
+    return ONE_KEY.test(edit.text) ? undefined : { item: shown.item, acceptedLength: shown.inserted };
   }
 }

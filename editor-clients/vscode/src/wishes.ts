@@ -26,7 +26,7 @@ export class UserWishes implements vscode.Disposable {
     const settings = vscode.workspace.getConfiguration("keystate");
     return {
       enabled: settings.get("enabled", true),
-      languages: settings.get<Record<string, boolean>>("languages", {}),
+      languages: settings.get<Record<string, boolean> | null>("languages") ?? {},
       snoozedUntilMs: this.snoozedUntilMs,
     };
   }

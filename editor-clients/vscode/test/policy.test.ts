@@ -35,9 +35,13 @@ for (const path of ["/a/env.py", "/.env/main.py", "/a/pem.py", "/a/key.go", "/a/
 test("is quiet in a diff", () => {
   check("a diff", { place: { isInDiff: true } });
 });
-test("is quiet where the user said so, asked or not", () => {
+test("is quiet where all is turned off, asked or not", () => {
+  check("turned off", { wishes: { enabled: false } });
   check("turned off", { wishes: { enabled: false }, isInvoked: true });
-  check("turned off for markdown", { place: { languageId: "markdown" }, isInvoked: true });
+});
+test("in a language that is turned off it answers who asks", () => {
+  check("turned off for markdown", { place: { languageId: "markdown" } });
+  check(undefined, { place: { languageId: "markdown" }, isInvoked: true });
 });
 test("a named language wins over the star", () => {
   check(undefined, { wishes: { languages: { "*": false, python: true } } });

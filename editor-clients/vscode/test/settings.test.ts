@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { serverSettings, START_KEYS } from "../src/settings";
+import { listSetting, serverSettings, START_KEYS } from "../src/settings";
 
 interface Manifest {
   capabilities: { untrustedWorkspaces: { restrictedConfigurations: string[] } };
@@ -47,3 +47,17 @@ test("every setting has a description", () => {
     assert.ok((property.description ?? property.markdownDescription ?? "").length > 20, name);
   }
 });
+test("lists of strings are taken as they are, and empty where nothing is set", () => {
+  assert.deepEqual(listSetting(() => ["/x/keystate", "serve"], "serverCommand"), ["/x/keystate", "serve"]);
+  assert.deepEqual([undefined, null, []].map((value) => listSetting(() => value, "serverCommand")), [[], [], []]);
+});
+for (const value of ["/x/keystate serve", ["keystate", 1], { command: "keystate" }, true]) {
+  test(`${JSON.stringify(value)} is no list of strings, and the message says so`, () => {
+    assert.throws(
+      () => listSetting(() => value, "serverCommand"),
+      ({ message }: Error) =>
+        message.includes(`keystate.serverCommand is ${JSON.stringify(value)}`) &&
+        message.includes('an array of strings, such as ["/home/me/keystate/.venv/bin/keystate","serve"]'),
+    );
+  });
+}

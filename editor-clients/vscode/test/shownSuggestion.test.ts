@@ -62,3 +62,27 @@ test("lengths count what stood there before the cursor", () => {
   suggestion.show(A, 8, "in range(10)", 2, "item");
   assert.deepEqual(suggestion.edited(A, insert(10, " range")), { item: "item", acceptedLength: 8 });
 });
+for (const [text, key] of [
+  ["\n    return 1", "\n    "],
+  ["\r\n\treturn 1", "\r\n\t"],
+  ["\n    \n} else {", "\n    \n"],
+  ["    return 1", "    "],
+  ["(): pass", "()"],
+  ["{} or 1", "{}"],
+  ['"", 1', '""'],
+  ["😀 = 1", "😀"],
+] as const) {
+  test(`one key puts in ${JSON.stringify(key)}: that is typing`, () => {
+    const suggestion = shown(text);
+    assert.equal(suggestion.edited(A, insert(10, key)), undefined);
+    const acceptedLength = text.length - 1;
+    const rest = text.slice(key.length, acceptedLength);
+    assert.deepEqual(suggestion.edited(A, insert(10 + key.length, rest)), { item: "item", acceptedLength });
+  });
+}
+for (const text of ["()[", "re", "\n  x", "):"]) {
+  test(`no one key puts in ${JSON.stringify(text)}: that is accepting`, () => {
+    const suggestion = shown(`${text} and more`);
+    assert.deepEqual(suggestion.edited(A, insert(10, text)), { item: "item", acceptedLength: text.length });
+  });
+}
