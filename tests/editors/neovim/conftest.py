@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.editors.neovim.terminal import PLUGIN, REPOSITORY, Terminal, find_neovim
+from tests.editors.neovim.terminal import GHOST, PLUGIN, REPOSITORY, Terminal, find_neovim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,4 +133,22 @@ def renew(terminal: Terminal) -> None:
         vim.api.nvim_win_set_cursor(0, { vim.api.nvim_buf_line_count(0), 0 })
         """,
         str(SAMPLE),
+    )
+
+
+def watch(editor: Terminal) -> None:
+    """Have the editor note what it shows after every key."""
+    editor.lua(
+        """
+        local look = load(...)
+        _G.seen = {}
+        vim.api.nvim_create_autocmd({ "CursorMovedI" }, {
+          group = vim.api.nvim_create_augroup("watch", { clear = true }),
+          callback = function()
+            table.insert(_G.seen, { vim.api.nvim_get_current_line(), look() })
+          end,
+        })
+        return 1
+        """,
+        GHOST,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.editors.neovim.conftest import SCRIPTED, plugin_init
+from tests.editors.neovim.conftest import SCRIPTED, plugin_init, watch
 from tests.editors.neovim.terminal import PLUGIN
 
 if TYPE_CHECKING:
@@ -173,6 +173,39 @@ def test_null_and_nothing_show_nothing(opened: Callable[..., Terminal]) -> None:
     assert editor.ghost == ""
     editor.press("Tab")
     editor.until_line("xy[was] ")
+
+
+def test_after_a_change_in_another_line_the_server_is_asked_anew(
+    opened: Callable[..., Terminal],
+) -> None:
+    editor = opened(items("old"), items("new"))
+    editor.type("x")
+    editor.until_is("ghost", "old")
+    editor.press("Up", "End")
+    editor.type("y")
+    editor.until_line_ends("y")
+    watch(editor)
+    editor.press("Down", "End")
+    editor.until_line("x")
+    editor.until_is("ghost", "new")
+    assert "old" not in [shown for _, shown in editor.lua("return _G.seen")]
+    row, column = editor.cursor
+    places = [one["position"] for one in received(editor, "textDocument/inlineCompletion")]
+    assert places.count({"line": row - 1, "character": column}) == 2
+
+
+def test_asked_for_while_disabled_nothing_is_asked(opened: Callable[..., Terminal]) -> None:
+    editor = opened(items("abc"))
+    editor.command("Keystate disable")
+    editor.press("A", "M-\\")
+    editor.command("Keystate enable")
+    editor.press("A")
+    editor.type("x")
+    editor.until_ghost()
+    kinds = [
+        one["context"]["triggerKind"] for one in received(editor, "textDocument/inlineCompletion")
+    ]
+    assert set(kinds) == {2}
 
 
 def test_status_is_shown(opened: Callable[..., Terminal]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tests.editors.neovim.conftest import SERVE, plugin_init, renew
-from tests.editors.neovim.terminal import GHOST, PLUGIN
+from tests.editors.neovim.conftest import SERVE, plugin_init, renew, watch
+from tests.editors.neovim.terminal import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,24 +39,6 @@ def write(editor: Terminal, text: str) -> str:
     editor.type(text)
     editor.until(lambda: editor.line.startswith(text), f"{text!r} has been typed")
     return editor.until_ghost()
-
-
-def watch(editor: Terminal) -> None:
-    """Have the editor note what it shows after every key."""
-    editor.lua(
-        """
-        local look = load(...)
-        _G.seen = {}
-        vim.api.nvim_create_autocmd({ "CursorMovedI" }, {
-          group = vim.api.nvim_create_augroup("watch", { clear = true }),
-          callback = function()
-            table.insert(_G.seen, { vim.api.nvim_get_current_line(), look() })
-          end,
-        })
-        return 1
-        """,
-        GHOST,
-    )
 
 
 def first_line(text: str) -> str:

@@ -111,6 +111,9 @@ end
 ---@param buf integer
 ---@param on_shown? fun(match: keystate.Match?)
 function M.suggest(buf, on_shown)
+  if not active[buf] then
+    return
+  end
   kept.clear(buf)
   hide(buf)
   wire.invoke_next(buf, on_shown or function() end)

@@ -1,5 +1,6 @@
 ---The last suggestions of each buffer, so that typing along one, and coming back to it with
----backspace, needs nothing from the server.
+---backspace, needs nothing from the server. They were made for the text as it stood: a change
+---anywhere but in what is typed along one drops it.
 local place = require("keystate.place")
 local suggestion = require("keystate.suggestion")
 
@@ -12,13 +13,57 @@ local MAX_KEPT = 16
 ---@type table<integer, keystate.Suggestion[]>
 local kept = {}
 
+---Take account of a change of whole lines.
+---@param one keystate.Suggestion
+---@param first integer the lines from here
+---@param stop integer to before here
+---@param new_stop integer end before here now
+---@return boolean is_kept false where other lines than its own have changed, or its own have gone
+local function follow(one, first, stop, new_stop)
+  -- The last two: lines that are put right before its own, or right below them.
+  if first < one.row or stop > one.stop or stop == one.row or first == one.stop then
+    return false
+  end
+  one.stop = one.stop + new_stop - stop
+  return one.stop > one.row
+end
+
+---Have a list follow its buffer for as long as it is the buffer's.
 ---@param buf integer
----@param new keystate.Suggestion
+---@param list keystate.Suggestion[]
+local function watch(buf, list)
+  local function clear()
+    if kept[buf] == list then
+      kept[buf] = nil
+    end
+  end
+  vim.api.nvim_buf_attach(buf, false, {
+    on_lines = function(_, _, _, first, stop, new_stop)
+      if kept[buf] ~= list then
+        return true
+      end
+      for i = #list, 1, -1 do
+        if not follow(list[i], first, stop, new_stop) then
+          table.remove(list, i)
+        end
+      end
+    end,
+    on_reload = clear,
+    on_detach = clear,
+  })
+end
+
+---@param buf integer
+---@param new keystate.Suggestion made for the text as it stands
 function M.add(buf, new)
-  local list = kept[buf] or {}
+  local list = kept[buf]
+  if not list then
+    list = {}
+    kept[buf] = list
+    watch(buf, list)
+  end
   table.insert(list, 1, new)
   list[MAX_KEPT + 1] = nil
-  kept[buf] = list
 end
 
 ---@param buf integer
@@ -29,9 +74,12 @@ end
 ---@param buf integer
 ---@param old keystate.Suggestion
 function M.drop(buf, old)
-  kept[buf] = vim.tbl_filter(function(one)
-    return one ~= old
-  end, kept[buf] or {})
+  local list = kept[buf] or {}
+  for i = #list, 1, -1 do
+    if list[i] == old then
+      table.remove(list, i)
+    end
+  end
 end
 
 ---@class keystate.Match
@@ -51,10 +99,11 @@ function M.find(buf)
   end
   local after = here.line:sub(here.col + 1)
   for _, one in ipairs(kept[buf]) do
-    local typed = place.typed_since(here, one.row, one.col, one.before)
+    -- Below the cursor's line there is nothing of what was typed along.
+    local typed = here.row == one.stop - 1 and place.typed_since(here, one.row, one.col, one.before)
     local item = one.items[one.index]
     local rest = typed and suggestion.rest(one, item, typed, after)
-    if rest then
+    if typed and rest then
       return { suggestion = one, item = item, typed = typed, rest = rest, place = here }
     end
   end

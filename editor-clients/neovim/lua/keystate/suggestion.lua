@@ -11,6 +11,7 @@ local M = {}
 ---@field index integer which of them is shown
 ---@field row integer the anchor: where the text starts; 0-based
 ---@field col integer bytes
+---@field stop integer the line after the last of those that typing along it has filled
 ---@field before string what stood before the anchor in its line
 ---@field tail string what stood after the cursor and is replaced
 ---@field after string what stood after the cursor in its line, the tail first
@@ -110,6 +111,7 @@ function M.from_answer(raw, row, col, line, encoding, invoked)
     index = 1,
     row = row,
     col = start,
+    stop = row + 1,
     before = line:sub(1, start),
     tail = line:sub(col + 1, stop),
     after = line:sub(col + 1),
