@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 from perf.completed_code import CompletedCode, completed_code
 from perf.quality import Row, copied, judge
-from perf.trace_format import read_trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-    from pathlib import Path
 
     from engine.decode import Decoder
     from engine.prompts import Prompt
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from lsp_server.suggestions import Suggester, Suggestion
     from perf.cases import Case
     from perf.open_files import OpenFiles
+    from perf.trace_format import Trace
 
 PROMPT_KINDS = ("epoch", "bridge", "trunk")
 # What can be left out: "distant-text" is what lies outside the windows and may be copied from,
@@ -163,12 +162,11 @@ def asking(
 
 
 async def completed_in(
-    traces: Iterable[Path], suggester: Suggester, way: Way, threshold: float
+    traces: Iterable[Trace], suggester: Suggester, way: Way, threshold: float
 ) -> CompletedCode:
     """What suggestions of this confidence would have written of the code typed in traces."""
     total = CompletedCode()
-    for path in traces:
-        trace = read_trace(path)
+    for trace in traces:
         suggester.documents = ()
         total += await completed_code(trace, asking(suggester, way, threshold))
         suggester.forget(trace.open().uri)

@@ -12,7 +12,7 @@ import json
 import random
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ import click
 from lsp_server.documents import Document
 from lsp_server.syntax import language_id_of
 from perf.case_kinds import KINDS, cut, line_cut
+from perf.json_objects import field, read_objects
 from perf.source_files import half_of, packed_files, read_sources
+from perf.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,17 +63,7 @@ def read_cases(path: Path, limit: int | None = None) -> list[Case]:
 
     Path, prefix, suffix and truth must be there; the rest is told from them where it is not.
     """
-    cases: list[Case] = []
-    # Not splitlines(): a line separator may stand within the text.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if len(cases) == limit:
-            break
-        if not line.strip():
-            continue
-        try:
-            cases.append(_case(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: not a case: {error!r}") from error
+    cases = list(islice(read_objects(path, _case, "a case"), limit))
     if not cases:
         raise ValueError(f"{path} has no cases, expected one a line")
     return cases
@@ -95,7 +87,7 @@ def write_cases(cases: Iterable[Case], path: Path) -> None:
         + "\n"
         for case in cases
     ]
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    write_whole(path, "".join(lines))
 
 
 def uniform_cases(sources: Sequence[SourceFile], n: int, seed: int) -> list[Case]:
@@ -193,18 +185,15 @@ def _cut_case(document: Document, start: int, end: int, kind: str, multiline: bo
 
 
 def _case(fields: dict[str, Any]) -> Case:
-    texts = {key: fields[key] for key in ("path", "prefix", "suffix", "truth")}
-    for key, value in texts.items():
-        if not isinstance(value, str):
-            raise TypeError(f"{key} is {value!r}, expected text")
+    texts = {key: field(fields, key, str) for key in ("path", "prefix", "suffix", "truth")}
     truth = texts["truth"].rstrip()
     if not truth:
         raise ValueError("truth is blank, expected what stood at the cursor")
     return Case(
         **(texts | {"truth": truth}),
-        language_id=fields.get("languageId") or language_id_of(texts["path"]),
-        kind=fields.get("kind", "any"),
-        multiline=fields.get("multiline", "\n" in truth),
+        language_id=field(fields, "languageId", str, "") or language_id_of(texts["path"]),
+        kind=field(fields, "kind", str, "any"),
+        multiline=field(fields, "multiline", bool, "\n" in truth),
     )
 
 

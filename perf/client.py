@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from perf.json_objects import checked, field, json_object
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -20,6 +22,8 @@ SERVER_COMMAND = (sys.executable, "-m", "lsp_server", "serve")
 INVOKED, AUTOMATIC = 1, 2
 # What one read takes in at most; a message may be many of them.
 READ_BYTES = 2**16
+# Content-Length or Content-Type: there is no other.
+HEADER_BEGINS = b"content-"
 
 
 class ResponseError(Exception):
@@ -32,7 +36,7 @@ class ResponseError(Exception):
 
 
 class ServerGone(Exception):
-    """The server closed its stdout before it answered."""
+    """The server closed its stdout before it answered, or no longer writes LSP there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +125,7 @@ class Client:
     async def initialize(
         self, root: Path | None = None, options: object = None, capabilities: Any = None
     ) -> dict[str, Any]:
-        """Shake hands; gives what `initialize` was answered with."""
+        """Shake hands; gives what `initialize` was answered with. ValueError for no object."""
         answer: Answer = await self.send(
             "initialize",
             {
@@ -132,8 +136,7 @@ class Client:
             },
         )
         self.notify("initialized", {})
-        result: dict[str, Any] = answer.result
-        return result
+        return checked(answer.result, dict, "the answer to initialize")
 
     def open(self, uri: str, language_id: str, text: str) -> None:
         self._versions[uri] = 0
@@ -231,10 +234,11 @@ class Client:
                 read_s = time.perf_counter()
                 buffer += data
                 while (body := _take_message(buffer)) is not None:
-                    self._handle(json.loads(body), read_s)
-            gone: Exception = ServerGone("the server closed its stdout")
-        except ValueError as error:
-            gone = error
+                    self._handle(json_object(body), read_s)
+            gone = ServerGone("the server closed its stdout")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # What comes after it cannot be told apart any more.
+            gone = ServerGone(f"what the server writes is not LSP: {error}")
         self._gone = gone
         for future in self._futures.values():
             if not future.done():
@@ -249,23 +253,41 @@ class Client:
                 self.notifications.append(message)
                 self._arrived.set()
             return
-        future = self._futures.pop(message.get("id") or 0, None)
+        request_id = message.get("id") or 0
+        future = self._futures.get(request_id)
         if future is None:
             self.strays.append(message)
             self._arrived.set()
-        elif future.cancelled():
             return
-        elif "error" in message:
-            future.set_exception(ResponseError(message["error"]))
+        # Before anybody's future is given up: what is no answer is nobody's.
+        error = _error_of(message)
+        del self._futures[request_id]
+        latency_ms = 1e3 * (read_s - self._sent_s.pop(request_id))
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(ResponseError(error))
         else:
-            request_id = message["id"]
-            latency_ms = 1e3 * (read_s - self._sent_s.pop(request_id))
-            answer = Answer(id=request_id, result=message["result"], latency_ms=latency_ms)
-            future.set_result(answer)
+            result = message["result"]
+            future.set_result(Answer(id=request_id, result=result, latency_ms=latency_ms))
+
+
+def _error_of(message: dict[str, Any]) -> dict[str, Any] | None:
+    """An answer's error, None for one with a result; ValueError for what has neither."""
+    if message.get("error") is None:
+        if "result" not in message:
+            raise ValueError("an answer has no result and no error, expected one of them")
+        return None
+    error = field(message, "error", dict)
+    field(error, "code", int)
+    return error
 
 
 def _take_message(buffer: bytearray) -> bytes | None:
     """Cut the first whole message off a buffer; ValueError for what is no message."""
+    if buffer[: len(HEADER_BEGINS)].lower() != HEADER_BEGINS[: len(buffer)]:
+        # At once: of plain text, the end would never come.
+        raise ValueError(f"{bytes(buffer[:60])!r}, expected a header")
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -275,7 +297,7 @@ def _take_message(buffer: bytearray) -> bytes | None:
             n_bytes = int(value)
             break
     else:
-        raise ValueError(f"not a header: {bytes(buffer[:end])[:200]!r}")
+        raise ValueError(f"{bytes(buffer[:end])[:200]!r}, expected the header Content-Length")
     body_start = end + 4
     if len(buffer) < body_start + n_bytes:
         return None

@@ -17,6 +17,7 @@ from lsp_server.commands.options import device_option, model_option
 from perf.client import SERVER_COMMAND, Client, ServerGone
 from perf.demo_view import LiveView, PictureView, PlainView, summary
 from perf.typing_user import BRISK, FULL_SPEED, Tally, TypingUser, View, cut_out
+from perf.whole_file import check_place
 
 if TYPE_CHECKING:
     from lsp_server.documents import Document
@@ -46,6 +47,8 @@ def command(
     Some lines in the middle of the file are taken out and typed again; a suggestion that is what
     comes next is accepted. The file itself is not changed.
     """
+    if picture is not None:
+        check_place(picture)
     document = read_document(path or SAMPLE)
     offset, missing = cut_out(document, TYPED_CHARS)
     options = [("--model", model), ("--device", device)]
@@ -57,9 +60,9 @@ def command(
         view = PictureView(view)
     with live or nullcontext():
         tally = asyncio.run(_replay(arguments, document, offset, missing, fast, view))
+    console.print(summary(tally))
     if isinstance(view, PictureView) and picture is not None:
         view.save(picture)
-    console.print(summary(tally))
 
 
 async def _replay(

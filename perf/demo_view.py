@@ -12,6 +12,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from perf.whole_file import write_whole
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -76,9 +78,7 @@ class PictureView:
         console.print(self._best if self._best_chars else self._last)
         svg = console.export_svg(title="keystate demo")
         # A picture in a README fetches no fonts.
-        path.write_text(
-            re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8"
-        )
+        write_whole(path, re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
 
 def frame(

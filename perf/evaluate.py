@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
 from datetime import date
@@ -35,6 +36,8 @@ from perf.open_files import OpenFiles
 from perf.quality import summary
 from perf.quality_report import table, write_report
 from perf.source_files import read_sources
+from perf.trace_format import read_trace
+from perf.whole_file import check_place, write_whole
 
 if TYPE_CHECKING:
     from lsp_server.suggestions import Suggester
@@ -44,9 +47,12 @@ def _deadline(context: click.Context, option: click.Parameter, value: str) -> fl
     if value == "none":
         return None
     try:
-        return float(value)
+        deadline_ms = float(value)
     except ValueError:
         raise click.BadParameter(f"{value!r} is neither milliseconds nor none") from None
+    if not 0 <= deadline_ms < math.inf:
+        raise click.BadParameter(f"{value!r}, expected 0 milliseconds or more, or none")
+    return deadline_ms
 
 
 def _options(context: click.Context, option: click.Parameter, value: str) -> dict[str, Any]:
@@ -147,6 +153,9 @@ def command(
     settings = _settings(options, {"model": model, "device": device, "quantize": quantize})
     way = Way(prompt_kind=prompt_kind, explicit=not automatic, deadline_ms=deadline_ms)
     open_files = None if workspace is None else OpenFiles(read_sources(workspace))
+    typed = [read_trace(path) for path in traces]
+    if report is not None:
+        _make_place(report)
     console = Console(stderr=True)
     asked = track(cases, description="asking", console=console, disable=not console.is_terminal)
     suggester = suggester_that_shows_all(settings, without, also)
@@ -158,7 +167,7 @@ def command(
         result = summary(asyncio.run(evaluate(asked, suggester, way, open_files)), threshold)
         ms = 1e3 * (time.monotonic() - started_s)
         if traces:
-            total = asyncio.run(completed_in(traces, suggester, way, threshold))
+            total = asyncio.run(completed_in(typed, suggester, way, threshold))
             result["traces"] = {"n": len(traces), **total.figures}
         result["run"] = {
             "date": date.today().isoformat(),
@@ -176,13 +185,22 @@ def command(
         }
     finally:
         suggester.close()
-    if report is not None:
-        write_report({report.stem: result}, report)
-        report.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     if as_json:
         click.echo(json.dumps(result))
     else:
         Console(file=sys.stdout).print(table({suggester.name: result}))
+    if report is not None:
+        write_whole(report.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+        write_report({report.stem: result}, report)
+
+
+def _make_place(report: Path) -> None:
+    """Make the folder for a report, and see that it can be written there."""
+    if not report.name:
+        raise ValueError(f"--report is {str(report)!r}, expected a file's name without its suffix")
+    report.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".json", ".md", ".svg"):
+        check_place(report.with_suffix(suffix))
 
 
 def _settings(options: dict[str, Any], given: dict[str, str | None]) -> Settings:

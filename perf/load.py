@@ -36,6 +36,7 @@ from perf.profile_speed import Speed
 from perf.profile_summary import machine_of_times
 from perf.trace_format import Done, Opened
 from perf.typists import typist
+from perf.whole_file import check_place, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from perf.trace_format import Session
 
 OUT = Path(__file__).parent / "results" / "load"
+SUFFIXES = (".json", ".md", ".svg")
 LEVELS = (1, 2, 4, 8, 12, 16, 24, 32, 48)
 SECONDS = 30.0
 # A person notices more than this; it is the 95th percentile's bound.
@@ -197,15 +199,9 @@ def write_report(
         "holds": holds(found, bound_ms),
         "levels": found,
     }
-    texts = {
-        ".json": json.dumps(report, indent=1) + "\n",
-        ".md": table(report),
-        ".svg": picture(report),
-    }
-    for suffix, text in texts.items():
-        part = out.with_suffix(f"{suffix}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(out.with_suffix(suffix))
+    texts = (json.dumps(report, indent=1) + "\n", table(report), picture(report))
+    for suffix, text in zip(SUFFIXES, texts, strict=True):
+        write_whole(out.with_suffix(suffix), text)
 
 
 @click.command()
@@ -218,6 +214,8 @@ def write_report(
 )
 def main(levels: tuple[int, ...], seconds: float, threads: int, bound_ms: float, out: Path) -> None:
     """Have more and more people type at one engine until answers come too late."""
+    for suffix in SUFFIXES:
+        check_place(out.with_suffix(suffix))
     write = partial(write_report, threads=threads, bound_ms=bound_ms, out=out)
     asyncio.run(measure(levels, seconds, threads, bound_ms, write))
     click.echo(out.with_suffix(".md").read_text("utf-8"))

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lsp_server.commands.options import device_option, json_option, model_option
 from perf.chrome_trace import chrome_trace
 from perf.client import SERVER_COMMAND
+from perf.json_objects import checked, field, json_object
 from perf.percentiles import percentiles
 from perf.profile_comparison import comparison, comparison_table, regressions
 from perf.profile_page import page
@@ -24,11 +25,15 @@ from perf.profile_speed import Speed
 from perf.profile_summary import summary
 from perf.profile_table import tables
 from perf.trace_format import read_session
+from perf.whole_file import check_place, write_whole
 
 if TYPE_CHECKING:
     from perf.profile_sample import Run, Sample
 
 SHIPPED = Path(__file__).parent / "samples"
+# Of a run's figures, those that two of them are compared by.
+MEASURED_ONCE = ("rss_bytes", "cpu_s_per_1000_chars")
+MEASURED_EACH = ("latency_ms", "n_recomputed", "n_passes")
 PATH = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -114,6 +119,8 @@ def command(
     if compare:
         _compare(*compare, bound, as_json)
         return
+    for path in filter(None, (report, chrome)):
+        check_place(path)
     plan = Plan(
         sessions=[read_session(path) for path in traces or sorted(SHIPPED.glob("*.jsonl"))],
         speed=Speed.parse(speed_name),
@@ -126,14 +133,15 @@ def command(
     )
     run = _run(plan)
     figures = summary(run)
-    if report is not None:
-        report.write_text(page(figures), encoding="utf-8")
-    if chrome is not None:
-        chrome.write_text(json.dumps(chrome_trace(figures)), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(figures))
     else:
         Console(highlight=False).print(tables(figures))
+    # Behind what was printed: should they fail, that was not measured for nothing.
+    if report is not None:
+        write_whole(report, page(figures))
+    if chrome is not None:
+        write_whole(chrome, json.dumps(chrome_trace(figures)))
     if run.problem:
         click.echo(f"Error: {run.problem}", err=True)
         raise click.exceptions.Exit(1)
@@ -146,7 +154,13 @@ def _command(server: str | None, model: str | None, device: str | None) -> tuple
         return (*SERVER_COMMAND, *more)
     if more:
         raise ValueError("--model and --device are for our own server, not for --server's")
-    return tuple(shlex.split(server))
+    try:
+        command = tuple(shlex.split(server))
+    except ValueError as error:
+        raise ValueError(f"--server is {server!r}, expected a command line: {error}") from error
+    if not command:
+        raise ValueError(f"--server is {server!r}, expected a command line")
+    return command
 
 
 def _options(text: str | None, server: str | None) -> dict[str, Any] | None:
@@ -210,9 +224,30 @@ def _compare(first: Path, second: Path, bound: float, as_json: bool) -> None:
 
 
 def _figures(path: Path) -> dict[str, Any]:
+    """What a run printed; ValueError that names the file where it lacks what is compared."""
     try:
-        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = figures["samples"], figures["latency_ms"], figures["machine"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not what keystate profile --json prints: {error!r}") from error
+        figures = json_object(path.read_bytes())
+        for name in ("machine", "latency_ms"):
+            if name not in figures:
+                raise ValueError(f"{name} is missing")
+        for name in MEASURED_ONCE:
+            field(figures, name, float, 0.0)
+        samples = field(figures, "samples", list)
+    except ValueError as error:
+        raise _no_profile(path, error) from error
+    for number, sample in enumerate(samples, 1):
+        try:
+            checked(sample, dict, "it")
+            for name in ("trace", "kind", "outcome"):
+                field(sample, name, str)
+            field(sample, "n_chars", int)
+            for name in MEASURED_EACH:
+                if name in sample:
+                    field(sample, name, float)
+        except ValueError as error:
+            raise _no_profile(path, f"sample {number}: {error}") from error
     return figures
+
+
+def _no_profile(path: Path, found: object) -> ValueError:
+    return ValueError(f"{path} is not what keystate profile --json prints: {found}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lsp_server.documents import Document, Position
 from perf.client import INVOKED, SERVER_COMMAND, Client, ResponseError, ServerGone
 from perf.inline_items import first_text
+from perf.json_objects import field
 from perf.process_usage import Usage
 from perf.profile_player import Player
 from perf.profile_sample import Run
@@ -80,11 +81,14 @@ async def profile(
         try:
             async with await Client.start(plan.command, stderr=log) as client:
                 await _measured(plan, client, run, root, on_loading, on_event)
-        except (ServerGone, TimeoutError) as error:
+        except (ServerGone, ResponseError, TimeoutError) as error:
             log.seek(0)
             words = log.read().decode(errors="replace").strip().splitlines()
             said = f"; its last words: {words[-1]}" if words else ""
-            run.problem = f"{str(error) or 'the server does not start in time'}{said}"
+            what = str(error) or "the server does not start in time"
+            if isinstance(error, ResponseError):
+                what = f"the server answers with an error: {what}"
+            run.problem = f"{what}{said}"
             if not run.samples:
                 raise ValueError(run.problem) from error
     return run
@@ -140,10 +144,15 @@ async def _get_ready(plan: Plan, client: Client, run: Run, root: Path) -> tuple[
     """Shake hands and wait for a first answer; whether it is our server, and wants whole texts."""
     options = OPTIONS if plan.options is None else plan.options
     result = await client.initialize(root, options, CAPABILITIES)
-    server = result.get("serverInfo") or {}
-    name, version = server.get("name"), server.get("version")
+    try:
+        server = field(result, "serverInfo", dict, {})
+        name, version = (field(server, key, str, "") for key in ("name", "version"))
+        sync = field(result, "capabilities", dict).get("textDocumentSync")
+    except ValueError as error:
+        raise ValueError(
+            f"the answer to initialize is not in the protocol's shape: {error}"
+        ) from error
     run.server = " ".join(filter(None, (name, version))) or None
-    sync = result.get("capabilities", {}).get("textDocumentSync")
     kind = sync.get("change") if isinstance(sync, dict) else sync
     is_ours = name == "keystate"
     opened, cursor = _first_place(plan.sessions)
@@ -156,6 +165,8 @@ async def _get_ready(plan: Plan, client: Client, run: Run, root: Path) -> tuple[
         except ResponseError:
             # Counted where it is measured.
             has_text = False
+        except ValueError as error:
+            raise ValueError(f"the answer is not in the protocol's shape: {error}") from error
         if has_text and run.start_to_suggestion_s is None:
             run.start_to_suggestion_s = time.perf_counter() - client.started_s
         if not is_ours:
@@ -219,5 +230,9 @@ def _write_files(sessions: Sequence[Session], root: Path) -> None:
                 path = (root / step.path).resolve()
                 if not path.is_relative_to(root) or path == root:
                     raise ValueError(f"{session.name}: the path {step.path!r} leads elsewhere")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(step.text, encoding="utf-8", newline="")
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(step.text, encoding="utf-8", newline="")
+                except OSError as error:
+                    found = f"the path {step.path!r} cannot be written: {error.strerror}"
+                    raise ValueError(f"{session.name}: {found}") from error

@@ -13,6 +13,7 @@ import click
 from rich.table import Table
 
 from perf.quality_picture import picture
+from perf.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +25,8 @@ def write_report(results: Mapping[str, Result], out: Path) -> None:
     """Write labelled results of `keystate eval` to `out` with the endings .md and .svg."""
     out.parent.mkdir(parents=True, exist_ok=True)
     svg = out.with_suffix(".svg")
-    out.with_suffix(".md").write_text(markdown(results, svg.name), encoding="utf-8")
-    svg.write_text(picture(results), encoding="utf-8")
+    write_whole(out.with_suffix(".md"), markdown(results, svg.name))
+    write_whole(svg, picture(results))
 
 
 def table(results: Mapping[str, Result]) -> Table:

@@ -1,11 +1,12 @@
 """Takes the code out of a recorded session and leaves its shape.
 
 Letters and digits of all words give way to others, in names, literals and comments alike; only
-the language's keywords stay. The n-th letter of a word depends on the letters before it and on a
-secret that is thrown away. So equal words stay equal, different ones different, a half-typed word
-is the beginning of the whole one, and nothing changes its length: positions and changes of the
-session stay as they are. A letter that is typed into the middle of a word leaves the rest of that
-word as it was, which may then differ from where the same word was typed in one go.
+the language's keywords stay, and the letters that say how a number is written. The n-th letter of
+a word depends on the letters before it and on a secret that is thrown away. So equal words stay
+equal, different ones different, a half-typed word is the beginning of the whole one, and nothing
+changes its length: positions and changes of the session stay as they are. A letter that is typed
+into the middle of a word leaves the rest of that word as it was, which may then differ from where
+the same word was typed in one go.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from lsp_server.documents import Change, Document, Position
+from lsp_server.syntax import language_id_of
 from perf.keywords import keywords_of
 from perf.trace_format import Done, Opened, Session
 
@@ -31,12 +33,17 @@ if TYPE_CHECKING:
 # Shorter words are found in every text.
 MIN_SECRET_CHARS = 3
 MAX_ATTEMPTS = 20
-# Of a file's name, what says which language it is in.
-_SUFFIX = re.compile(r"(?:\.\w+)?$")
+# What begins a literal of a number, but for what stands behind a point or a sign.
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F_]*")
+_NUMBER = re.compile(
+    rf"(?:{_HEXADECIMAL.pattern}|0[bBoO][0-9_]*|[0-9][0-9_]*(?:[eE][0-9_]*)?)[jJlLuUfFn]?_*"
+)
 _WORD = re.compile(r"\w+")
 _WORD_BEFORE = re.compile(r"\w*$")
 _VOWELS, _CONSONANTS = "aeiou", "bcdfghjklmnpqrstvwxyz"
 _CLASSES = (_VOWELS, _CONSONANTS, _VOWELS.upper(), _CONSONANTS.upper(), "123456789")
+_HEX_LETTERS = ("abcdef", "ABCDEF")
+_DIGITS = "0123456789"
 _BLOCK = 64
 
 
@@ -60,13 +67,13 @@ def scrubbed(session: Session, secret: str | None = None) -> Session:
 def secret_words(session: Session) -> set[str]:
     """The words that scrubbing has to take out: names, literals, comments of all states.
 
-    Not keywords, nor parts of one, which stand there while it is typed or deleted.
+    Not numbers, nor keywords or parts of one, which stand there while it is typed or deleted.
     """
     keywords = " ".join(_keywords(session))
 
     def is_secret(word: str) -> bool:
         is_name = len(word) >= MIN_SECRET_CHARS and any(map(str.isalpha, word))
-        return is_name and not word[:1].isdigit() and word not in keywords
+        return is_name and not _NUMBER.fullmatch(word) and word not in keywords
 
     return set(filter(is_secret, words_of_all_states(session)))
 
@@ -78,7 +85,7 @@ def words_of_all_states(session: Session) -> Iterator[str]:
         if isinstance(step, Opened):
             documents[step.path] = Document("", step.language_id, 0, step.text)
             yield from _WORD.findall(step.text)
-            yield from _WORD.findall(_SUFFIX.sub("", step.path))
+            yield from _WORD.findall(_without_suffix(step.path))
             continue
         document = documents[step.path]
         for change in step.event.changes:
@@ -128,10 +135,9 @@ class Scrubber:
         return "".join(out)
 
     def path(self, path: str) -> str:
-        """A path's image, with the file's suffix, which tells the language."""
-        match = _SUFFIX.search(path)
-        assert match is not None, "the pattern matches the empty string"
-        return self.text(path[: match.start()]) + match[0]
+        """A path's image, with the file's suffix where that tells the language."""
+        rest = _without_suffix(path)
+        return self.text(rest) + path[len(rest) :]
 
     def session(self, session: Session) -> Session:
         """A session's image."""
@@ -173,8 +179,8 @@ class Scrubber:
         for attempt in range(MAX_ATTEMPTS):
             dice = random.Random(f"{self._secret} {attempt} {word}")
             table: dict[str, str] = {}
-            for class_ in {_class_of(character): None for character in sorted(self._next[word])}:
-                table |= _cycle(class_, self._fixed.get(word, set()), word, dice)
+            for class_ in {_alike(word, character): None for character in sorted(self._next[word])}:
+                table |= _cycle(class_, self._fixed.get(word, set()), dice)
             images = (before + table[character] for character in self._next[word])
             if self._originals.isdisjoint(images):
                 break
@@ -187,15 +193,37 @@ class Scrubber:
         return self._images[word]
 
 
-def _cycle(class_: str, fixed: set[str], word: str, dice: random.Random) -> dict[str, str]:
+def _without_suffix(path: str) -> str:
+    """A path without the suffix that says which language it is in; whole where none does."""
+    return path if language_id_of(path) == "plaintext" else path[: path.rindex(".")]
+
+
+def _cycle(class_: str, fixed: set[str], dice: random.Random) -> dict[str, str]:
     """Each character of a class to another one; the fixed ones to themselves."""
     free = [character for character in class_ if character not in fixed]
-    if word[:1].isdigit() and not class_.isdigit():
-        # The letters of a number say how it is written.
-        free = []
     dice.shuffle(free)
     table = {character: character for character in class_}
     return table | dict(zip(free, free[1:] + free[:1], strict=True))
+
+
+def _alike(word: str, character: str) -> str:
+    """The characters that may stand in for one behind a word's beginning, it among them.
+
+    Letters of a number that say how it is written have nothing beside them, and stay.
+    """
+    class_ = _class_of(character)
+    if not word or word[0] not in _DIGITS:
+        return class_
+    if _NUMBER.fullmatch(word + character):
+        if character in _DIGITS:
+            return class_
+        is_hexadecimal = _HEXADECIMAL.fullmatch(word + character)
+        letters = next((some for some in _HEX_LETTERS if character in some), "")
+        return letters if is_hexadecimal and letters else character
+    if character in _DIGITS:
+        # No number any more, so that a zero is as good as another digit.
+        return _DIGITS
+    return "".join(one for one in class_ if not _NUMBER.fullmatch(word + one))
 
 
 @cache

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
+from engine.owner_file import write_owner_file
 from perf.scrubbing import scrubbed, secret_words
-from perf.trace_format import read_session, write_session
+from perf.trace_format import read_session, session_text
+from perf.whole_file import check_place
 
 IN = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(dir_okay=False, path_type=Path)
@@ -30,9 +31,8 @@ def scrub(recorded: Path, out: Path) -> None:
     you give it away.
     """
     session = read_session(recorded)
-    done = scrubbed(session)
+    check_place(out)
     # The rhythm of somebody's typing is theirs too.
-    os.close(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-    write_session(done, out)
+    write_owner_file(out, session_text(scrubbed(session)).encode())
     n_words = len(secret_words(session))
     click.echo(f"{out}: {len(session.events):,} events, {n_words:,} words replaced")

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lsp_server.documents import Change, Document, Position
+from perf.json_objects import checked, field, read_objects
 from perf.typed_next import typed_next
+from perf.whole_file import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,29 +137,25 @@ def write_trace(trace: Trace, path: Path) -> None:
 
 def read_session(path: Path) -> Session:
     """Read a session, named as its file; ValueError that names the line for what is not one."""
-    # Not splitlines(): a line separator may stand within the recorded text.
-    lines = path.read_text(encoding="utf-8").split("\n")
     steps: list[Opened | Done] = []
     open_paths: set[str] = set()
     unknown: set[int] = set()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-            if not steps or "languageId" in fields:
-                opened = _opened(fields)
-                open_paths.add(opened.path)
-                steps.append(opened)
-                continue
-            where = fields.get("path", steps[-1].path)
-            if where not in open_paths:
-                raise ValueError(f"{where!r} is not open")
-            if "next" not in fields:
-                unknown.add(len(steps))
-            steps.append(Done(path=where, event=_event(fields)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: not a trace's line: {error!r}") from error
+
+    def step_of(fields: dict[str, Any]) -> Opened | Done:
+        if not steps or "languageId" in fields:
+            opened = _opened(fields)
+            open_paths.add(opened.path)
+            return opened
+        where = field(fields, "path", str, steps[-1].path)
+        if where not in open_paths:
+            raise ValueError(f"{where!r} is not open")
+        if fields.get("next") is None:
+            unknown.add(len(steps))
+        return Done(path=where, event=_event(fields))
+
+    # One after the other: each is read knowing those before it.
+    for step in read_objects(path, step_of, "a trace's line"):
+        steps.append(step)
     if not steps:
         raise ValueError(f"{path} is empty, expected a trace")
     return Session(name=path.stem, steps=_with_next(steps, unknown))
@@ -165,6 +163,11 @@ def read_session(path: Path) -> Session:
 
 def write_session(session: Session, path: Path) -> None:
     """Write a session where `read_session` finds it equal."""
+    write_whole(path, session_text(session))
+
+
+def session_text(session: Session) -> str:
+    """What a session's file holds."""
     objects = []
     here = ""
     for step in session.steps:
@@ -175,8 +178,7 @@ def write_session(session: Session, path: Path) -> None:
             named = {} if step.path == here else {"path": step.path}
             objects.append(named | _to_json(step.event))
         here = step.path
-    lines = [json.dumps(fields, ensure_ascii=False) + "\n" for fields in objects]
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    return "".join(json.dumps(fields, ensure_ascii=False) + "\n" for fields in objects)
 
 
 def _with_next(steps: list[Opened | Done], unknown: set[int]) -> tuple[Opened | Done, ...]:
@@ -197,36 +199,43 @@ def _with_next(steps: list[Opened | Done], unknown: set[int]) -> tuple[Opened | 
 
 
 def _opened(fields: dict[str, Any]) -> Opened:
-    return Opened(
-        path=fields["path"],
-        language_id=fields["languageId"],
-        text=fields["text"],
-        t_ms=fields.get("t_ms", 0),
+    opened = Opened(
+        path=field(fields, "path", str),
+        language_id=field(fields, "languageId", str),
+        text=field(fields, "text", str),
+        t_ms=field(fields, "t_ms", int, 0),
     )
+    if "\0" in opened.path:
+        raise ValueError(f"path is {opened.path!r}, expected one without NUL")
+    return opened
 
 
 def _event(fields: dict[str, Any]) -> Event:
-    if fields["kind"] not in KINDS:
-        raise ValueError(f"kind is {fields['kind']!r}, expected one of {', '.join(KINDS)}")
+    kind = field(fields, "kind", str)
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     return Event(
-        t_ms=fields["t_ms"],
-        kind=fields["kind"],
-        changes=tuple(map(_change, fields["changes"])),
-        cursor=_position(fields["cursor"]),
-        request=fields["request"],
-        next=fields.get("next", ""),
+        t_ms=field(fields, "t_ms", int),
+        kind=kind,
+        changes=tuple(map(_change, field(fields, "changes", list))),
+        cursor=_position(fields, "cursor"),
+        request=field(fields, "request", bool),
+        next=field(fields, "next", str, ""),
     )
 
 
-def _change(fields: dict[str, Any]) -> Change:
-    range_ = fields.get("range")
-    if range_ is None:
-        return Change(text=fields["text"])
-    return Change(text=fields["text"], range=(_position(range_["start"]), _position(range_["end"])))
+def _change(change: Any) -> Change:
+    fields = checked(change, dict, "a change")
+    text = field(fields, "text", str)
+    if fields.get("range") is None:
+        return Change(text=text)
+    range_ = field(fields, "range", dict)
+    return Change(text=text, range=(_position(range_, "start"), _position(range_, "end")))
 
 
-def _position(fields: dict[str, int]) -> Position:
-    return Position(fields["line"], fields["character"])
+def _position(fields: dict[str, Any], name: str) -> Position:
+    position = field(fields, name, dict)
+    return Position(field(position, "line", int), field(position, "character", int))
 
 
 def _to_json(event: Event) -> dict[str, Any]:

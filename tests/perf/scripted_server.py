@@ -1,9 +1,11 @@
-"""A language server that does as it is told: `python scripted_server.py MODE`, no library.
+"""A language server that does as it is told: `python scripted_server.py MODE [TEXT]`, no library.
 
 All modes answer the first request with a list of one item. Then "whole" goes on so, but takes
 whole texts alone; "erring" answers every second request with an error; "odd" with something that
 is no answer; "held" only when it is cancelled, with an error, or behind the text "x = y"; "late"
 the same, but with an item; "silent" no more; "dying" ends at the third. "mute" answers none.
+"printing" writes TEXT as it is and no more; "greeting" answers `initialize` with TEXT as the
+message, "showing" all requests with TEXT as the result.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import sys
 from typing import Any
 
-MODE = sys.argv[1]
+MODE, TEXT = [*sys.argv[1:], ""][:2]
 ITEM = {"insertText": "pass"}
 HELD_UP_TO = len("x = y")
 CANCELLED = -32800
@@ -31,7 +33,10 @@ def read() -> dict[str, Any] | None:
 
 
 def answer(request_id: int, **outcome: Any) -> None:
-    body = json.dumps({"jsonrpc": "2.0", "id": request_id, **outcome}).encode()
+    write(json.dumps({"jsonrpc": "2.0", "id": request_id, **outcome}).encode())
+
+
+def write(body: bytes) -> None:
     sys.stdout.buffer.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
     sys.stdout.buffer.flush()
 
@@ -43,6 +48,9 @@ def complete(request_id: int, n_asked: int, character: int) -> None:
         os._exit(3)
     if MODE == "mute" or (MODE == "silent" and not is_first):
         return
+    if MODE == "showing":
+        answer(request_id, result=json.loads(TEXT))
+        return
     if MODE in ("held", "late") and not is_first and character < HELD_UP_TO:
         return
     if MODE == "erring" and n_asked % 2 == 0:
@@ -52,9 +60,15 @@ def complete(request_id: int, n_asked: int, character: int) -> None:
 
 
 n_asked = 0
+if MODE == "printing":
+    print(TEXT, flush=True)
 while (message := read()) is not None:
     method, params = message.get("method"), message.get("params", {})
-    if method == "initialize":
+    if MODE == "printing":
+        continue
+    if method == "initialize" and MODE == "greeting":
+        write(TEXT.encode())
+    elif method == "initialize":
         provided = {"textDocumentSync": 1 if MODE == "whole" else {"openClose": True, "change": 2}}
         answer(message["id"], result={"capabilities": provided})
     elif method == "textDocument/inlineCompletion":

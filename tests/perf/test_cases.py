@@ -149,7 +149,16 @@ class TestFiles:
             ('{"path": "a.py", "prefix": "", "suffix": ""}', "truth"),
             ('{"path": "a.py", "prefix": "", "suffix": "", "truth": " "}', "truth is blank"),
             ('{"path": "a.py", "prefix": 1, "suffix": "", "truth": "x"}', "prefix is 1"),
-            ("[1]", "not a case"),
+            (
+                '{"path": "a", "prefix": "", "suffix": "", "truth": "x", "kind": []}',
+                "kind is a list",
+            ),
+            (
+                '{"path": "a", "prefix": "", "suffix": "", "truth": "x", "languageId": ["c"]}',
+                "languageId is a list, expected text",
+            ),
+            ("[1]", "not a case: it is a list, expected an object"),
+            ("[" * 100_000, "nested too deep"),
             ("{", "not a case"),
         ],
     )

@@ -272,11 +272,10 @@ class TestContext:
             suggester_that_shows_all(Settings(), ["windows"])
 
 
-def test_replayed_typing(suggester: Suggester, tmp_path: Path) -> None:
-    write_trace(letters("abcd"), tmp_path / "trace.jsonl")
+def test_replayed_typing(suggester: Suggester) -> None:
     scripted = Scripted(suggester, {"a.py": "cd"})
     total = [
-        asyncio.run(completed_in([tmp_path / "trace.jsonl"], scripted, Way(), threshold))  # type: ignore
+        asyncio.run(completed_in([letters("abcd")], scripted, Way(), threshold))  # type: ignore
         for threshold in (0.4, 0.6)
     ]
     assert [each.n_completed_chars for each in total] == [2, 0]
@@ -329,6 +328,9 @@ class TestCommand:
         ("arguments", "message"),
         [
             (["--deadline", "soon"], "'soon' is neither milliseconds nor none"),
+            (["--deadline", "nan"], "'nan', expected 0 milliseconds or more"),
+            (["--deadline", "inf"], "'inf', expected 0 milliseconds or more"),
+            (["--deadline", "-5"], "'-5', expected 0 milliseconds or more"),
             (["--options", "[]"], "expected a JSON object"),
             (["--options", "{"], "not JSON"),
             (["--options", '{"maxToken": 3}'], "unknown setting maxToken"),

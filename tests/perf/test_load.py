@@ -156,15 +156,16 @@ def test_a_run_that_is_cut_off_leaves_what_it_had_found(
 def test_a_report_that_is_cut_off_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_half(path: Path, text: str, encoding: str) -> None:
-        path.write_bytes(text[: len(text) // 2].encode(encoding))
+    def write_half(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise KeyboardInterrupt
 
     out = tmp_path / "load"
     found = [level(1, 20.0), level(2, 50.0)]
     write_report(found[:1], threads=1, bound_ms=100.0, out=out)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", write_half)
+        patch.setattr(Path, "write_bytes", write_half)
         with pytest.raises(KeyboardInterrupt):
             write_report(found, threads=1, bound_ms=100.0, out=out)
     assert json.loads(out.with_suffix(".json").read_text())["holds"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -202,8 +203,10 @@ async def test_nothing_is_awaited_of_a_server_that_is_gone() -> None:
         (("--speed", "fast"), "speed is 'fast', expected recorded, max"),
         (("--options", "[]"), "expected an object"),
         (("--server", "any", "--model", "m"), "for our own server"),
+        (("--server", ""), "--server is '', expected a command line"),
+        (("--server", "'open"), '--server is "\'open", expected a command line'),
     ],
-    ids=["mute", "failing", "missing", "speed", "options", "model"],
+    ids=["mute", "failing", "missing", "speed", "options", "model", "empty", "open"],
 )
 def test_what_cannot_be_measured_is_one_line(
     tmp_path: Path, arguments: tuple[object, ...], said: str
@@ -213,6 +216,65 @@ def test_what_cannot_be_measured_is_one_line(
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "said"),
+    [
+        ("printing", "hello", "is not LSP: b'hello"),
+        ("greeting", "{", "is not LSP: Expecting property name"),
+        ("greeting", "[1]", "is not LSP: it is a list, expected an object"),
+        ("greeting", "5", "is not LSP: it is 5, expected an object"),
+        ("greeting", '{"id": 1}', "is not LSP: an answer has no result and no error"),
+        ("greeting", '{"id": 1, "error": "no"}', "is not LSP: error is 'no', expected an object"),
+        ("greeting", '{"id": 1, "error": {"message": "no"}}', "is not LSP: code is missing"),
+        ("greeting", '{"id": [1], "result": {}}', "is not LSP: unhashable"),
+        (
+            *("greeting", '{"id": 1, "error": {"code": -1, "message": "no licence"}}'),
+            "answers with an error: -1: no licence",
+        ),
+        ("greeting", '{"id": 1, "result": null}', "initialize is null, expected an object"),
+        (
+            *("greeting", '{"id": 1, "result": {"capabilities": null}}'),
+            "capabilities is null, expected an object",
+        ),
+        (
+            *("greeting", '{"id": 1, "result": {"capabilities": {}, "serverInfo": "x"}}'),
+            "serverInfo is 'x', expected an object",
+        ),
+        ("showing", "[5]", "shape: an item is 5, expected an object"),
+        ("showing", '[{"insertText": null}]', "shape: insertText is null, expected text"),
+        ("showing", '[{"insertText": "x", "range": {}}]', "shape: start is missing"),
+    ],
+)
+def test_a_server_that_writes_no_lsp_is_one_line_at_once(
+    tmp_path: Path, mode: str, text: str, said: str
+) -> None:
+    write_trace(typed("x"), tmp_path / "a.jsonl")
+    server = shlex.join((sys.executable, str(SCRIPTED), mode, text))
+    result = command(tmp_path / "a.jsonl", "--server", server, "--start-timeout-s", TIMEOUT_S)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert said in line
+
+
+def test_an_answer_may_have_a_null_error() -> None:
+    text = '{"id": 1, "error": null, "result": {"capabilities": {}}}'
+
+    async def handshake() -> dict[str, Any]:
+        program = (sys.executable, str(SCRIPTED), "greeting", text)
+        async with asyncio.timeout(GONE_S), await Client.start(program) as client:
+            return await client.initialize()
+
+    assert asyncio.run(handshake()) == {"capabilities": {}}
+
+
+def test_files_that_cannot_be_are_refused() -> None:
+    trace = typed("x")
+    session = Session.of("a", replace(trace, path="a"), replace(trace, path="a/b.py"))
+    plan = Plan(sessions=[session], speed=Speed.parse("max"), speed_name="max")
+    with pytest.raises(ValueError, match=r"a: the path 'a/b.py' cannot be written"):
+        asyncio.run(profile(plan))
 
 
 def test_a_path_that_leads_elsewhere_is_refused() -> None:

@@ -293,4 +293,39 @@ def test_what_is_no_profile_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"samples": []}')
     result = CliRunner().invoke(main, ["profile", "--compare", *[str(tmp_path / "a.json")] * 2])
     assert result.exit_code == 2
-    assert "is not what keystate profile --json prints" in result.stderr
+    assert "is not what keystate profile --json prints: machine is missing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"samples": 5}, "samples is 5, expected a list"),
+        ({"samples": [5]}, "sample 1: it is 5, expected an object"),
+        ({"samples": [{}]}, "sample 1: trace is missing, expected text"),
+        ({"rss_bytes": "x"}, "rss_bytes is 'x', expected a number"),
+    ],
+)
+def test_what_is_compared_is_looked_at(tmp_path: Path, changed: dict[str, Any], found: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(summary(made_run()) | changed))
+    result = CliRunner().invoke(main, ["profile", "--compare", str(path), str(path)])
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {path} is not what keystate profile --json prints: {found}\n"
+
+
+def test_a_sample_has_its_figures(tmp_path: Path) -> None:
+    path, figures = tmp_path / "a.json", summary(made_run())
+    figures["samples"][2]["latency_ms"] = "fast"
+    path.write_text(json.dumps(figures))
+    result = CliRunner().invoke(main, ["profile", "--compare", str(path), str(path)])
+    assert result.exit_code == 2
+    assert "sample 3: latency_ms is 'fast', expected a number" in result.stderr
+
+
+def test_a_file_of_bytes_is_not_printed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(bytes(range(256)) * 10)
+    result = CliRunner().invoke(main, ["profile", "--compare", str(path), str(path)])
+    assert result.exit_code == 2
+    assert len(result.stderr) < len(str(path)) + 120
+    assert "byte 129 is 0x80, expected JSON in UTF-8" in result.stderr

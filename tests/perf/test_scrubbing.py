@@ -90,6 +90,60 @@ def test_what_stays_and_what_goes() -> None:
     assert len(after.encode("utf-16-le")) == len(TEXT.encode("utf-16-le"))
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("7Tropical_Hunter", "3f2ac9d1deadbeef", "2BeforeLaunch", "1stNationalBank", "10px"),
+        # Where all but the last letter is as in a number.
+        *("0f0", "0e_x", "0xFaceG", "0b1z", "5usize", "00LL"),
+    ],
+)
+def test_words_that_begin_with_a_digit_go(word: str) -> None:
+    session = opened(f'key = "{word}"\n')
+    assert word in secret_words(session)
+    after = image(f'key = "{word}"\n').split('"')[1]
+    assert SHAPE.sub("x", word) == SHAPE.sub("x", after)
+    is_number = scrubbing._NUMBER.fullmatch
+    for n, (one, other) in enumerate(zip(word, after, strict=True)):
+        if one != "_":
+            assert one != other or is_number(word[: n + 1]), after
+
+
+@pytest.mark.parametrize(
+    ("number", "pattern"),
+    [
+        *(("0xDEAD_be1f", "0x[A-F]{4}_[a-f]{2}[1-9][a-f]"), ("0XFFu", "0X[A-F]{2}u")),
+        *(("0b101", "0b[1-9]0[1-9]"), ("0o17", r"0o\d\d"), ("1_000e5", r"\d_000e\d")),
+        *(("250L", r"\d\d0L"), ("10n", r"\d0n"), ("75j", r"\d\dj"), ("00f_", "00f_")),
+    ],
+)
+def test_numbers_stay_numbers(number: str, pattern: str) -> None:
+    session = opened(f"= {number}\n")
+    assert number not in secret_words(session)
+    after = image(f"= {number}\n").split()[1]
+    assert re.fullmatch(pattern, after), after
+    digits = zip(number[2:], after[2:], strict=True)
+    assert all(one != other for one, other in digits if one in "123456789ABCDEFabcd")
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("src/4acme_payroll.py", ".py"),
+        ("src/cart.TS", ".TS"),
+        ("notes.AcmeCorp", ""),
+        ("src.py/notes", ""),
+    ],
+)
+def test_of_a_path_a_languages_suffix_alone_stays(path: str, kept: str) -> None:
+    session = Session(name="a", steps=(Opened(path=path, language_id="python", text=""),))
+    after = scrubbed(session, "secret").steps[0].path
+    assert after.endswith(kept)
+    names = re.findall(r"\w{4,}", path.removesuffix(kept))
+    assert secret_words(session).issuperset(names)
+    assert not any(name in after for name in names)
+
+
 def test_equal_words_stay_equal_and_different_ones_different() -> None:
     words = re.findall(r"\w+", TEXT)
     images = dict(zip(words, re.findall(r"\w+", image(TEXT)), strict=True))

@@ -405,12 +405,54 @@ def test_the_format_is_the_documented_one(tmp_path: Path) -> None:
         ('{"path": "a", "languageId": "c", "text": ""}\n\n{"t_ms": 1}', ":3: not a trace's line"),
         ('{"path": "a", "languageId": "c", "text": ""}\n{"kind": "sing"}', "kind is 'sing'"),
         ("no json", ":1: not a trace's line"),
+        ("[" * 100_000, ":1: .* nested too deep"),
+        ("\x80\xff", ":1: .* byte 1 is 0x80, expected JSON in UTF-8"),
+        ('{"path": "a\\u0000", "languageId": "c", "text": ""}', "expected one without NUL"),
+        ('{"path": "a", "languageId": "c", "text": 5}', "text is 5, expected text"),
+        ('{"path": "a", "languageId": "c", "text": "\\ud800"}', "text holds .* half a character"),
+        ('{"path": "a", "languageId": ["c"], "text": ""}', "languageId is a list, expected text"),
     ],
 )
 def test_what_is_not_a_trace_is_refused(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "a.jsonl").write_text(content)
+    (tmp_path / "a.jsonl").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
         read_trace(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ([], "it is a list, expected an object"),
+        ("abc", "it is 'abc', expected an object"),
+        (5, "it is 5, expected an object"),
+        ({"path": ["a"]}, "path is a list, expected text"),
+        ({"t_ms": "soon"}, "t_ms is 'soon', expected a whole number"),
+        ({"t_ms": 10**400}, "t_ms is 10{59}…, expected a whole number"),
+        ({"kind": []}, "kind is a list, expected text"),
+        ({"changes": 5}, "changes is 5, expected a list"),
+        ({"changes": ["x"]}, "a change is 'x', expected an object"),
+        ({"changes": [{"text": 5}]}, "text is 5, expected text"),
+        ({"changes": [{"text": "", "range": {}}]}, "start is missing, expected an object"),
+        ({"cursor": [0, 0]}, "cursor is a list, expected an object"),
+        ({"cursor": {"line": "0", "character": 0}}, "line is '0', expected a whole number"),
+        ({"cursor": {"line": 0, "character": None}}, "character is null, expected a whole number"),
+        ({"request": 1}, "request is 1, expected true or false"),
+        ({"next": 5}, "next is 5, expected text"),
+    ],
+)
+def test_what_is_not_an_event_is_refused(tmp_path: Path, line: object, found: str) -> None:
+    opened = {"path": "a", "languageId": "c", "text": ""}
+    event = {
+        **{"t_ms": 1, "kind": "jump", "changes": []},
+        **{"cursor": {"line": 0, "character": 0}, "request": True},
+    }
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, (opened, event))))
+    assert len(read_trace(path).events) == 1
+    damaged = event | line if isinstance(line, dict) else line
+    path.write_text("\n".join(map(json.dumps, (opened, damaged))))
+    with pytest.raises(ValueError, match=rf"a\.jsonl:2: not a trace's line: {found}$"):
+        read_trace(path)
 
 
 def test_carriage_returns_are_refused() -> None:
