@@ -44,14 +44,14 @@ def write_alternatives(
             n_passes = work.n_passes
             if other.end is not None or next(writing, _ENDED) is _ENDED:
                 stop = "eos"
-            elif len(other.token_ids) - n > request.max_tokens:
+            elif len(other.token_ids) - n > request.max_tokens or rule.is_loop(other.shown):
                 stop = "limit"
             end = rule.end(other.shown)
             cost.n_alternative_passes += work.n_passes - n_passes
             yield
-        text = other.shown[:end]
+        text = rule.unfinished(other.shown) if stop == "limit" else other.shown
         if end is not None:
-            stop = "block" if request.multiline else "line"
+            stop, text = "block" if request.multiline else "line", other.shown[:end]
         if text not in seen:
             seen.add(text)
             others.append(Alternative(text=text, log_prob=other.log_prob(), stop=stop))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -137,7 +138,8 @@ def resolve_model(
     """
     if name_or_path is None:
         return EMBEDDED
-    path = Path(name_or_path).expanduser()
+    # Not `Path.expanduser`, which raises where it knows no such home.
+    path = Path(os.path.expanduser(name_or_path))
     if name_or_path and path.is_dir():
         return path
     if name_or_path and path.exists():

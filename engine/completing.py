@@ -110,8 +110,12 @@ class _Way:
     draft: Draft | None = None
 
     def __post_init__(self) -> None:
-        line_before = self.request.prefix.rpartition("\n")[2]
-        self.rule = StopRule(multiline=self.request.multiline, line_before=line_before)
+        request = self.request
+        self.rule = StopRule(
+            multiline=request.multiline,
+            line_before=request.prefix.rpartition("\n")[2],
+            nearby=(request.prefix, request.suffix, *request.sources),
+        )
         # What is laid on a trunk for one answer leaves nothing on its trail.
         self.trail_owner = None if len(self.prompt.tail) else self.prompt.owner
 
@@ -223,11 +227,15 @@ class _Way:
     def _finished(self) -> Completion | None:
         """Give the answer if the draft has reached its end."""
         text = self._text()
-        end = None if self.request.raw else self.rule.end(text)
+        is_full = self.cost.n_generated >= self.request.max_tokens
+        if self.request.raw:
+            return self._answer("limit", text) if is_full else None
+        end = self.rule.end(text)
         if end is not None:
             return self._answer("block" if self.request.multiline else "line", text[:end])
-        is_full = self.cost.n_generated >= self.request.max_tokens
-        return self._answer("limit", text) if is_full else None
+        if is_full or self.rule.is_loop(text):
+            return self._answer("limit", self.rule.unfinished(text))
+        return None
 
     def _text(self) -> str:
         return "" if self.draft is None else self.draft.shown

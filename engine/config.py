@@ -101,7 +101,7 @@ class Mamba2Config:
     def __post_init__(self) -> None:
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name), str(field.type))
-        if self.norm_eps <= 0.0:
+        if not 0.0 < self.norm_eps < math.inf:
             raise ValueError(f"norm_eps is {self.norm_eps}, expected a positive number")
         if self.proj_bias:
             raise ValueError("proj_bias is true, expected false: no known model has it")

@@ -61,7 +61,7 @@ class CopyWeights:
             weights = cls(bias=tuple(fields["bias"]), slope=tuple(fields["slope"]))
             known = tuple(fields["features"]) == FEATURES
             numbers = [float(number) for number in (*weights.bias, *weights.slope)]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise _damaged(path, f"what cannot be read ({error!r})") from error
         sizes = {len(weights.bias), len(weights.slope)}
         if not known or sizes != {len(FEATURES)} or not all(map(math.isfinite, numbers)):

@@ -42,7 +42,7 @@ def read_declaration(path: Path) -> Declaration:
         declared = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Declaration()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _wrong(file, "an object in JSON", str(error)) from error
     if not isinstance(declared, dict):
         raise _wrong(file, "an object in JSON", type(declared).__name__)

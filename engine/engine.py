@@ -78,11 +78,7 @@ class Engine:
                 f"budget_bytes is {budget_bytes} and host_budget_bytes {host_budget_bytes},"
                 " expected 0 or more"
             )
-        if tokenizer.n_vocab > model.config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.n_vocab} pieces and the model's vocabulary"
-                f" {model.config.vocab_size}: expected a tokenizer that belongs to these weights"
-            )
+        tokenizer.check_fits(model.config.vocab_size)
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.declaration = declaration or Declaration()
         self.fim: FimFormat = fim_format(tokenizer)
@@ -129,7 +125,7 @@ class Engine:
 
         path = resolve_model(name_or_path, telling(f"downloading {name_or_path}"))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
         tokenizer = Tokenizer.load(path)
         model = load_model(
             path,

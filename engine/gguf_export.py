@@ -7,15 +7,16 @@ Tensor names and shapes are those that llama.cpp reads for its architecture `mam
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from engine.checkpoint import read_checkpoint
-from engine.safetensors_header import check_complete
+from engine.safetensors_header import check_complete, unreadable
 from engine.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -65,9 +66,11 @@ class _Entry:
         """Read the tensor as it stands in the GGUF file, before it is quantized."""
         if self.source is None:
             return np.zeros(self.shape, np.float32)
-        check_complete(self.source.file, [self.source])
-        with safe_open(self.source.file, framework="pt", device="cpu") as opened:
-            tensor = opened.get_tensor(self.source.name).float()
+        try:
+            with safe_open(self.source.file, framework="pt", device="cpu") as opened:
+                tensor = opened.get_tensor(self.source.name).float()
+        except SafetensorError as error:
+            raise unreadable(self.source.file, str(error)) from error
         if self.name.endswith(".ssm_a"):
             tensor = -torch.exp(tensor)
         values: NDArray[np.float32] = tensor.reshape(self.shape).contiguous().numpy()
@@ -79,6 +82,8 @@ def export_gguf(
 ) -> None:
     """Write the checkpoint in directory `path`, with its tokenizer, to the file `out`.
 
+    A file that is there is replaced once the new one is whole: that is written beside it, with
+    `.part` after its name. OSError where it cannot be written.
     `type` is that of the large matrices: "f32", or "q8_0" (int8 in blocks of 32 with one scale, as
     llama-quantize makes them). `on_share` hears the share that is written; one tensor at a time is
     held in memory. Raises CheckpointError, TokenizerError, ValueError for what llama.cpp
@@ -92,6 +97,10 @@ def export_gguf(
         raise ValueError(f"type is {type!r}, expected one of {', '.join(GGUF_TYPES)}")
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
+    for stored in checkpoint.tensors.values():
+        check_complete(stored.file, [stored])
+    tokenizer = Tokenizer.load(path)
+    tokenizer.check_fits(config.vocab_size)
     if config.quantization is not None:
         raise ValueError(f"{path} holds rounded weights: export the ones that they were made from")
     if config.dt_limit != (0.0, math.inf):
@@ -112,12 +121,17 @@ def export_gguf(
             for layer in range(config.n_layers)
         ]
 
-    writer = gguf.GGUFWriter(out, "mamba2")
+    # A link stays one.
+    out = out.resolve()
+    if out.exists() and not out.is_file():
+        raise ValueError(f"{out} is not a file, expected one to replace, or nothing")
+    part = out.with_name(f"{out.name}.part")
+    writer = gguf.GGUFWriter(part, "mamba2")
     file_type = {"f32": gguf.LlamaFileType.ALL_F32, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}[type]
     writer.add_name(path.name)
     writer.add_file_type(file_type)
     _add_sizes(writer, config)
-    _add_vocabulary(writer, Tokenizer.load(path), config.vocab_size)
+    _add_vocabulary(writer, tokenizer, config.vocab_size)
     for entry in entries:
         n_block, n_block_bytes = gguf.GGML_QUANT_SIZES[entry.kind]
         n_bytes = math.prod(entry.shape) // n_block * n_block_bytes
@@ -132,12 +146,14 @@ def export_gguf(
             writer.write_tensor_data(gguf.quants.quantize(entry.values(), entry.kind))
             if on_share is not None:
                 on_share(n_written / len(entries))
-    except BaseException:
-        # Half a file would be taken for a whole one.
         writer.close()
-        out.unlink(missing_ok=True)
+        part.replace(out)
+    except BaseException:
+        # What is left in its buffer may not fit either.
+        with suppress(OSError):
+            writer.close()
+        part.unlink(missing_ok=True)
         raise
-    writer.close()
 
 
 def gguf_name(name: str) -> str:

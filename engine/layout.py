@@ -170,7 +170,7 @@ def _indexed_files(index: Path) -> list[Path]:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         content = error
     if not isinstance(content, dict):
         raise CheckpointError(

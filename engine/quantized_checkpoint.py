@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from engine.checkpoint import load_model
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from engine.mamba2 import Mamba2
     from engine.quantized import Quantization
 
 # Writing a file takes as much memory again.
 SHARD_BYTES = 2**30
 # What belongs to a model beside its weights and their config.
 BESIDE = ("tokenizer*", "*.json", "LICENSE*")
+# In the new directory, until it is whole.
+PART = "unfinished.part"
 
 
 def write_quantized(
@@ -37,9 +42,12 @@ def write_quantized(
     In Hugging Face's layout, whatever that of `source`: the config says what the weights are under
     `quantization_config`, and a layer's `weight` is `values`, `scales` and, where there are any,
     `zero_points` (see `kernels.quantized_linear.weight`). All else is as a load gives
-    it. What comes with the model, its tokenizer first, is copied. Raises CheckpointError.
+    it. What comes with the model, its tokenizer first, is copied. All is written into a directory
+    in the new one and moved out of it at the end. Raises CheckpointError, OSError.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    part = target / PART
+    is_new = not target.exists()
+    if not is_new and (not target.is_dir() or any(path != part for path in target.iterdir())):
         raise CheckpointError(
             target,
             expected="a directory that is empty, or none yet",
@@ -47,12 +55,34 @@ def write_quantized(
             remedy="Name another one.",
         )
     model = load_model(source, quantize=quantize, on_progress=on_progress)
-    target.mkdir(parents=True, exist_ok=True)
+    # What a run that was killed has left.
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write(model, source, part)
+        # The config last: without it nothing here is a checkpoint.
+        for file in sorted(part.iterdir(), key=lambda file: file.name == HUGGING_FACE.config_file):
+            file.rename(target / file.name)
+        part.rmdir()
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        if is_new:
+            # Whatever somebody else has put there stays.
+            with suppress(OSError):
+                target.rmdir()
+        raise
+
+
+def _write(model: Mamba2, source: Path, target: Path) -> None:
+    """Write the weights and the config of a model, and copy what else comes with `source`."""
     shards = _shards(model.state_dict())
     for i, shard in enumerate(shards):
         number = f"-{i + 1:05}-of-{len(shards):05}" if len(shards) > 1 else ""
         file = target / f"{HUGGING_FACE.stem}{number}.safetensors"
-        save_file(shard, file, metadata={"format": "pt"})
+        try:
+            save_file(shard, file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{file}: {error}") from error
     content = json.dumps(model.config.to_hugging_face(), indent=2)
     (target / HUGGING_FACE.config_file).write_text(content + "\n", encoding="utf-8")
     not_copied = {name for layout in LAYOUTS for name in (layout.config_file, layout.index_file)}

@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.brackets import pairs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LINE_BREAK = re.compile(r"\r\n?|\n")
+_WORD = re.compile(r"\w")
 _WORD_TAIL = re.compile(r"\w+\Z")
 _OPENERS = (":", "(", "[", "{")
 _CLOSERS = frozenset(")]}")
@@ -19,6 +22,13 @@ _CONTINUES_BLOCK = re.compile(
 )
 # Between top-level definitions two are usual; more say that there is nothing to write.
 _MAX_LEADING_BLANK_LINES = 2
+# What a text says at its end so many times, in so many characters, it will not stop saying. Code
+# has three alike, and rows of one or two characters.
+_MIN_LOOP_PERIODS = 4
+_MIN_LOOP_CHARS = 24
+_MIN_PERIOD_CHARS = 3
+# The end of a loop stands once more a period before it.
+_LOOP_END_CHARS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +44,8 @@ class StopRule:
     multiline: bool
     # The cursor line's text before the cursor.
     line_before: str
+    # What the code nearby says again and again may be said so here.
+    nearby: tuple[str, ...] = ()
 
     def end(self, text: str) -> int | None:
         """Give how much of `text` is kept when decoding can stop here, else None."""
@@ -66,16 +78,51 @@ class StopRule:
             wrote = wrote or bool(line.strip())
         return None
 
-    def unfinished(self, text: str) -> str:
-        """Give the part of `text` that can be shown when time ran out in the middle of it.
+    def is_loop(self, text: str) -> bool:
+        """Whether `text` ends in the same words again and again. Takes microseconds."""
+        return self._period(text) is not None
 
-        The complete lines, else the complete words of the first line.
+    def unfinished(self, text: str) -> str:
+        """Give the part of `text` that can be shown when writing ended in the middle of it.
+
+        The complete lines, else the complete words of the first line, up to a bracket or quote
+        that they leave open (unless nothing stands before it), or to a comma. Of what is said
+        again and again, the first time.
         """
+        end = len(text)
+        period = self._period(text)
+        if period is not None:
+            end -= period
+            while end > period and text[end - 1] == text[end - 1 - period]:
+                end -= 1
         if self.multiline:
-            *complete, (start, _, _) = _lines(text)
+            *complete, (start, _, _) = _lines(text[: end + 1])
             if complete and text[:start].strip():
                 return text[:start].rstrip()
-        return _WORD_TAIL.sub("", text).rstrip()
+        shown, following = text[:end], text[end : end + 1]
+        if not following or _WORD.match(following):
+            shown = _WORD_TAIL.sub("", shown)
+        left_open = pairs(shown)[1]
+        closed = shown[: left_open[0] if left_open else None]
+        # One that begins with what it leaves open has nothing else to show.
+        return (closed if closed.strip() else shown).rstrip(", \t\r\n")
+
+    def _period(self, text: str) -> int | None:
+        """Give the length of what `text` says again and again at its end, None if it does not."""
+        tail = text[-_LOOP_END_CHARS:]
+        at = text.rfind(tail, 0, -1)
+        while at >= 0 and len(tail) == _LOOP_END_CHARS:
+            period = len(text) - len(tail) - at
+            n_periods = max(_MIN_LOOP_PERIODS, -(-_MIN_LOOP_CHARS // period))
+            loop = text[-n_periods * period :]
+            if len(loop) < n_periods * period:
+                return None
+            if loop.startswith(loop[period:]):
+                says_words = period >= _MIN_PERIOD_CHARS and _WORD.search(loop[:period])
+                is_known = any(loop in code for code in self.nearby)
+                return period if says_words and not is_known else None
+            at = text.rfind(tail, 0, at + len(tail) - 1)
+        return None
 
 
 def _lines(text: str) -> Iterator[tuple[int, int, bool]]:

@@ -190,6 +190,14 @@ class Tokenizer:
             for i in range(self.n_vocab)
         ]
 
+    def check_fits(self, vocab_size: int) -> None:
+        """Raise ValueError for a model whose vocabulary has not room for all pieces."""
+        if self.n_vocab > vocab_size:
+            raise ValueError(
+                f"the tokenizer has {self.n_vocab} pieces and the model's vocabulary"
+                f" {vocab_size}: expected a tokenizer that belongs to these weights"
+            )
+
     def is_control(self, piece: str) -> bool:
         """Whether the vocabulary has `piece` as a control piece."""
         return self._control(piece) is not None

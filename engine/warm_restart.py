@@ -1,9 +1,10 @@
 """States of recently edited documents, saved on exit and taken up on the next start.
 
-One safetensors file a checkpoint, named by the hash of its token ids; each says which model,
-tokenizer and format it belongs to. Files are readable by their owner alone and hold token ids and
-states, which tell about the text they were made from: `Engine` saves none unless it is given a
-folder, and none for documents that its caller excludes.
+A folder a model, side by side, with a cap on what they hold in all. One safetensors file a
+checkpoint, named by the hash of its token ids; each says which model, tokenizer and format it
+belongs to. Files are readable by their owner alone and hold token ids and states, which tell about
+the text they were made from: `Engine` saves none unless it is given a folder, and none for
+documents that its caller excludes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from safetensors.torch import save
 
 from engine.cache import Checkpoint
 from engine.owner_file import write_owner_file
+from engine.saved_files import Leftovers, delete, mark_used, saved_files
 from engine.state import RecurrentState
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ _N_SAMPLES = 16
 
 @dataclass(frozen=True)
 class SavedStates:
-    """A folder of states of one model."""
+    """A folder of states of one model, beside those of others."""
 
     folder: Path
     model_id: str
@@ -67,11 +69,15 @@ class SavedStates:
         return cls(parent / f"{model_id[:16]}-{dtype}{kind}", model_id + kind)
 
     def save(self, checkpoints: Iterable[Checkpoint]) -> int:
-        """Replace what is saved, the first checkpoints first; give the number saved."""
+        """Replace what is saved, the first checkpoints first; give the number saved.
+
+        Of what other models saved the oldest goes where there is no room for all.
+        """
         return save_states(self.folder, self.model_id, checkpoints, self.cap_bytes)
 
     def load(self, model: Mamba2) -> Iterator[Checkpoint]:
-        """Yield what is saved and fits the model."""
+        """Yield what is saved and fits the model; what models saved that are long unused goes."""
+        mark_used(self.folder)
         return load_states(self.folder, self.model_id, model)
 
 
@@ -96,24 +102,29 @@ def save_states(
 ) -> int:
     """Replace what `folder` holds by these checkpoints, the first ones first, up to the cap.
 
+    The cap is for the folders of other models beside it as well; of theirs the oldest files go.
     Gives the number saved. What cannot be written is logged and left out.
     """
     kept: set[Path] = set()
     n_bytes = 0
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        before = Leftovers(folder, kept)
         for checkpoint in checkpoints:
             content = _packed(checkpoint, model_id)
             if n_bytes + len(content) > cap_bytes:
                 break
             name = hashlib.sha256(checkpoint.ids.tobytes() + model_id.encode()).hexdigest()[:32]
             path = folder / f"{name}.safetensors"
+            n_bytes += len(content)
+            before.shrink(cap_bytes - n_bytes)
             write_owner_file(path, content)
             kept.add(path)
-            n_bytes += len(content)
-        for path in folder.iterdir():
-            if path.suffix in {".safetensors", ".part"} and path not in kept:
-                path.unlink()
+        for file in saved_files(folder):
+            if file.path not in kept:
+                delete(file.path)
+        # Others may have saved meanwhile.
+        Leftovers(folder, kept).shrink(cap_bytes - n_bytes)
     except (OSError, MemoryError, RuntimeError) as error:
         log.warning("states were not saved for the next start: %s", error)
     return len(kept)

@@ -15,7 +15,7 @@ from lsp_server.indentation import leading_blanks
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tree_sitter import Node
+    from tree_sitter import Node, TreeCursor
 
     from lsp_server.documents import Document
 
@@ -65,13 +65,15 @@ def _far_rows(root: Node, row: int, bodies: frozenset[str]) -> Iterator[tuple[in
     long_nodes = [root]
     while long_nodes:
         node = long_nodes.pop()
-        near = _child_from(node, above)
-        if node.parent is None or node.type in bodies:
+        # A node's parent and siblings are looked for from the root; what a cursor passed is known.
+        children = node.walk()
+        near = _enter(children, above)
+        if node.type in bodies or node == root:
             first, end = _rows_inside(node)
             start = min(near.start_point.row if near is not None else end, row)
             if first < start:
                 yield first, start
-            far = _child_from(node, below)
+            far = _enter(node.walk(), below)
             stop = max(far.end_point.row if far is not None else end, row) + 1
             if stop < end:
                 yield stop, end
@@ -79,7 +81,7 @@ def _far_rows(root: Node, row: int, bodies: frozenset[str]) -> Iterator[tuple[in
             # What reaches in from afar, or beyond, is kept where it is near.
             if near.end_point.row - near.start_point.row > NEAR_LINES:
                 long_nodes.append(near)
-            near = near.next_sibling
+            near = children.node if children.goto_next_sibling() else None
 
 
 def _rows_by_indentation(lines: Sequence[str], row: int) -> list[tuple[int, int]]:
@@ -111,9 +113,10 @@ def _rows_inside(body: Node) -> tuple[int, int]:
     return first, closing.end_point.row + 1 if closing.is_named else closing.start_point.row
 
 
-def _child_from(node: Node, row: int) -> Node | None:
-    """The first child that reaches to a row or starts below it."""
+def _enter(cursor: TreeCursor, row: int) -> Node | None:
+    """Move to the first child that reaches to a row or starts below it, and give it."""
+    node = cursor.node
+    assert node is not None, "a cursor always stands on a node"
     if row <= node.start_point.row:
-        return node.child(0) if node.child_count else None
-    cursor = node.walk()
+        return cursor.node if cursor.goto_first_child() else None
     return cursor.node if cursor.goto_first_child_for_point(Point(row, 0)) is not None else None

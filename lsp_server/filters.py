@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
-
-from lsp_server.private_files import is_secret
 
 if TYPE_CHECKING:
     from lsp_server.documents import Document
@@ -21,7 +18,7 @@ def reason_off(settings: Settings, document: Document) -> str | None:
     language = document.language_id
     if not settings.languages.get(language, settings.languages.get("*", True)):
         return f"suggestions are switched off for {language}"
-    if is_secret(document.path):
+    if document.is_secret:
         return "the file's name says that it holds secrets"
     if document.n_chars > settings.max_file_chars:
         return f"the file is longer than {settings.max_file_chars:,} characters"
@@ -31,10 +28,9 @@ def reason_off(settings: Settings, document: Document) -> str | None:
 
 def excluding_glob(settings: Settings, document: Document) -> str | None:
     """The first of the settings' globs that a document's path fits."""
-    full = unquote(urlsplit(document.uri).path)
     for glob in filter(None, settings.exclude):
         pattern = _compiled(glob)
-        if pattern.fullmatch(document.path) or pattern.fullmatch(full):
+        if pattern.fullmatch(document.path) or pattern.fullmatch(document.full_path):
             return glob
     return None
 

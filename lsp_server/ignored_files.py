@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from lsp_server.private_files import is_secret
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
-# Files whose answer is remembered.
+# Files whose answer is remembered; far more than are asked about at one time.
 MAX_FILES = 512
 
 
@@ -26,6 +28,7 @@ class IgnoredFiles:
     """Answers that are there at once: what git has not been heard on yet counts as ignored."""
 
     def __init__(self) -> None:
+        # The last asked for last.
         self._answers: OrderedDict[str, Future[bool]] = OrderedDict()
         self._thread: ThreadPoolExecutor | None = None
 
@@ -41,13 +44,17 @@ class IgnoredFiles:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="git")
             answer = self._answers[uri] = self._thread.submit(_is_ignored, uri)
-            while len(self._answers) > MAX_FILES:
-                self._answers.popitem(last=False)
+        self._answers.move_to_end(uri)
+        while len(self._answers) > MAX_FILES:
+            # Git need not run for what nobody asks about any more.
+            self._answers.popitem(last=False)[1].cancel()
         return answer
 
     def forget(self, uri: str) -> None:
         """Ask again when this file is opened again: what git ignores may have changed."""
-        self._answers.pop(uri, None)
+        answer = self._answers.pop(uri, None)
+        if answer is not None:
+            answer.cancel()
 
     def close(self) -> None:
         if self._thread is not None:
@@ -55,7 +62,7 @@ class IgnoredFiles:
 
 
 def _is_ignored(uri: str) -> bool:
-    """Ask git; where it cannot tell, a file counts as ignored if it lies in a repository."""
+    """Ask git of a file and of what it links to; where it cannot tell, all of a repository is."""
     try:
         parts = urlsplit(uri)
         if parts.scheme != "file":
@@ -63,7 +70,10 @@ def _is_ignored(uri: str) -> bool:
         path = Path(url2pathname(parts.path))
         if not path.parent.is_dir():
             return False
-        return _ask_git(path)
+        if _ask_git(path):
+            return True
+        real = Path(os.path.realpath(path))
+        return real != path and (is_secret(str(real)) or _ask_git(real))
     except (OSError, ValueError) as error:
         logger.warning("not used for other files, git cannot tell of it: %s", error)
         return True

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 _WIDTHS = (2, 3, 4, 8)
 _BLOCK_OPENERS = (":", "{", "(", "[")
 _TAB = "\t"
+# Columns that stand for a tab where lines of tabs are measured.
+_TAB_WIDTH = 4
 
 
 def indent_unit(lines: Sequence[str]) -> str | None:
@@ -52,7 +54,7 @@ def reindented(before: str, text: str, unit: str | None) -> str:
     composed = [before + lines[0], *lines[1:]]
     if unit == _TAB:
         width = _width_in_spaces(composed, first)
-        converted = [_with_tabs(line, width) for line in composed]
+        converted = _with_tab_steps([_with_tabs(line, width) for line in composed], first)
     else:
         converted = _with_spaces(composed, first, len(unit))
     if start == 0:
@@ -62,6 +64,28 @@ def reindented(before: str, text: str, unit: str | None) -> str:
         fits = line.startswith(kept) and leading_blanks(line) != kept
         lines[0] = line[len(kept) :] if fits else lines[0]
     return "\n".join([lines[0], *converted[1:]])
+
+
+def is_indented(before: str, above: str, unit: str | None, *, is_python: bool) -> bool:
+    """Whether the blanks before the cursor are all that a line below `above` should have.
+
+    A level more behind what opens a block; else more than it, which an editor has put there.
+    As much is enough in Python, where nothing else can be deeper.
+    """
+    if not before or before.strip() or not above:
+        return False
+    more = len(before.expandtabs(_TAB_WIDTH)) - len(leading_blanks(above).expandtabs(_TAB_WIDTH))
+    if above.rstrip().endswith(_BLOCK_OPENERS):
+        return more >= (1 if unit is None else len(unit.expandtabs(_TAB_WIDTH)))
+    return more > 0 or (is_python and more == 0)
+
+
+def without_lead(text: str) -> str:
+    """The text without the blanks that it starts with, its other lines as much further left."""
+    lead = leading_blanks(text)
+    first, *others = text.split("\n")
+    moved = (leading_blanks(line).removesuffix(lead) + line.lstrip(" \t") for line in others)
+    return "\n".join([first[len(lead) :], *moved])
 
 
 def leading_blanks(line: str) -> str:
@@ -100,6 +124,21 @@ def _with_tabs(line: str, width: int) -> str:
         return line
     n_tabs, n_spaces = divmod(len(blanks.expandtabs(width)), width)
     return _TAB * n_tabs + " " * n_spaces + line[len(blanks) :]
+
+
+def _with_tab_steps(lines: Sequence[str], first: int) -> list[str]:
+    """The lines with steps of one tab where they have steps of two."""
+    widths = [len(leading_blanks(line).expandtabs(_TAB_WIDTH)) for line in lines]
+    if _step(lines, widths) != 2 * _TAB_WIDTH:
+        return list(lines)
+    base = widths[first]
+    scaled = (_scaled(width, base, 2 * _TAB_WIDTH, _TAB_WIDTH) for width in widths)
+    return [
+        _TAB * (width // _TAB_WIDTH) + " " * (width % _TAB_WIDTH) + line.lstrip(" \t")
+        if line.strip()
+        else line
+        for width, line in zip(scaled, lines, strict=True)
+    ]
 
 
 def _with_spaces(lines: Sequence[str], first: int, unit: int) -> list[str]:

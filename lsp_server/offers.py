@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from lsp_server.documents import Document
     from lsp_server.retention import CallLater
+    from lsp_server.statistics import Days
+
+logger = logging.getLogger(__name__)
 
 # Offers that a client may still speak of.
 MAX_OFFERS = 256
@@ -118,7 +122,7 @@ class Offers:
             self._save_timer.cancel()
         days = self.statistics.take()
         if days and self._is_on():
-            save_statistics(statistics_path(), days)
+            _save(days)
 
     def _take(self, offer: Offer, n_chars: int) -> bool:
         """Note how much of an offer's text was accepted by now; False where that is nothing new."""
@@ -156,7 +160,17 @@ class Offers:
         if days and self._is_on():
             # Off the loop: a home directory may be far away.
             loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, save_statistics, statistics_path(), days)
+            loop.run_in_executor(None, _save, days)
+
+
+def _save(days: Days) -> None:
+    """Add numbers to the user's file; one that cannot be written is logged."""
+    try:
+        path = statistics_path()
+    except OSError as error:
+        logger.warning("statistics were not saved: %s", error)
+    else:
+        save_statistics(path, days)
 
 
 def _n_chars(text: str, n_units: int) -> int:

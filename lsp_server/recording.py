@@ -14,8 +14,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from lsp_server.features.accepted import ACCEPTED
-from lsp_server.features.did_open import path_in_prompts
 from lsp_server.private_files import is_secret
+from lsp_server.uris import path_in_prompts, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -106,7 +106,7 @@ class Recorder:
         if uri not in self._paths:
             self._paths[uri] = self._new_path(uri)
         path = self._paths[uri]
-        if is_secret(path):
+        if is_secret(path) or is_secret(path_of(uri)):
             return
         fields = {"path": path, "languageId": opened["languageId"], "text": opened["text"]}
         t_ms = self._now_ms()

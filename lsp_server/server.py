@@ -257,6 +257,11 @@ class Server(LanguageServer):
             # Begun before the settings are known.
             load = self._import_loader()
             self._configured.wait()
+            if not self.settings.save_states:
+                from lsp_server.suggestions import forget_saved_states
+
+                # Not left to `load`, which commands that save nothing of their own call as well.
+                forget_saved_states()
             suggester = load(self.settings, partial(self._in_loop, self.status.progress))
         except Exception as error:
             self._in_loop(self._loading_failed, error)

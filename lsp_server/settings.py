@@ -119,7 +119,7 @@ def read_values(options: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
         try:
             value = _CONVERTER.structure(options[key], _TYPES[name])
             Settings(**{name: value})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             problems.append(f"setting {key}: {error}")
         else:
             taken[name] = value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import socket
@@ -22,6 +23,8 @@ from typing import IO
 from engine.owner_file import owner_opener, write_owner_file
 from lsp_server.file_lock import lock
 from lsp_server.version import package_version
+
+logger = logging.getLogger(__name__)
 
 # Whether windows reach their host by loopback TCP.
 USES_TCP = sys.platform == "win32" or not hasattr(socket, "AF_UNIX")
@@ -46,20 +49,25 @@ class HostAddress:
         """The address for a model, as settings name it, on a device, as it is or quantized.
 
         Another version or another installation of this package has another. Raises ValueError if
-        the folder for it is not the user's alone, OSError if it cannot be made.
+        the folder for it is not the user's alone, OSError if none can be made.
         """
         what = (package_version(), str(Path(__file__).parent), model or "", device, quantize or "")
         name = hashlib.sha256("\0".join(what).encode()).hexdigest()[:16]
-        folder = _runtime_folder()
-        if len(os.fsencode(folder / f"{name}.sock")) > MAX_SOCKET_BYTES and not USES_TCP:
-            folder = Path("/tmp") / _folder_of_user()
-        _make_private(folder)
-        return cls(folder=folder, name=name)
+        return cls(folder=_private_folder(f"{name}.sock"), name=name)
 
     @property
     def socket_path(self) -> Path:
         """The Unix socket; with TCP, the file that holds port and token."""
         return self.folder / f"{self.name}.{'port' if self.over_tcp else 'sock'}"
+
+    @property
+    def file_id(self) -> tuple[int, int] | None:
+        """Which file stands at `socket_path`: that of one host is no other's while both live."""
+        try:
+            status = self.socket_path.lstat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     @property
     def lock_path(self) -> Path:
@@ -144,26 +152,47 @@ class HostAddress:
         return found["port"], found["token"]
 
 
-def _runtime_folder() -> Path:
+def _private_folder(socket_name: str) -> Path:
+    """The folder of the user's hosts, made if it is not there; a socket in it can be reached.
+
+    Where the one that the environment names cannot be used it is the one in /tmp.
+    """
     if sys.platform == "win32":
+        # The user's profile is closed to others already.
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-        return Path(base) / "keystate" / "run"
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
+        folder = Path(base) / "keystate" / "run"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    last_resort = Path("/tmp") / f"keystate-{os.getuid()}"
+    folder = _runtime_folder() or last_resort
+    if len(os.fsencode(folder / socket_name)) > MAX_SOCKET_BYTES and not USES_TCP:
+        folder = last_resort
+    if folder != last_resort:
+        try:
+            _make_private(folder)
+            return folder
+        except OSError as error:
+            logger.warning("windows meet in %s: %s", last_resort, error)
+    _make_private(last_resort)
+    return last_resort
+
+
+def _runtime_folder() -> Path | None:
+    """What the environment names; a path that is not absolute means another place to each."""
+    assert sys.platform != "win32", "it has none"
+    runtime, temporary = os.environ.get("XDG_RUNTIME_DIR", ""), os.environ.get("TMPDIR", "")
+    if os.path.isabs(runtime):
         return Path(runtime) / "keystate"
-    return Path(os.environ.get("TMPDIR") or "/tmp") / _folder_of_user()
-
-
-def _folder_of_user() -> str:
-    return "keystate" if sys.platform == "win32" else f"keystate-{os.getuid()}"
+    return Path(temporary) / f"keystate-{os.getuid()}" if os.path.isabs(temporary) else None
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder for the user alone; ValueError if it is there and is not."""
+    """Make a folder for the user alone.
+
+    ValueError if it is there and is not; OSError if it cannot be made or written into.
+    """
+    assert sys.platform != "win32", "it has no modes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        # The user's profile is closed to others already.
-        return
     status = folder.lstat()
     is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
     if not is_own or stat.S_IMODE(status.st_mode) & 0o077:
@@ -171,3 +200,5 @@ def _make_private(folder: Path) -> None:
             f"{folder} is open to others, expected a folder of yours with mode 0700:"
             " remove it, or set XDG_RUNTIME_DIR"
         )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written into")

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # Between two looks whether there are states worth saving: a host that crashes loses no more.
 TICK_S = 30.0
+# When a window could not be let in.
+ACCEPT_AGAIN_S = 0.1
 # What waits for a window that does not read; past that it is given up.
 MAX_UNREAD_BYTES = 2**26
 # How long what was written to a window that leaves may take to get there.
@@ -75,6 +77,7 @@ class SharedHost:
     async def run(self) -> None:
         """Serve; at the end nobody can connect any more, and states are saved."""
         listener = self._address.listen()
+        own_file = self._address.file_id
         listener.setblocking(False)
         accepting = asyncio.ensure_future(self._accept(listener))
         ticking = asyncio.ensure_future(self._tick())
@@ -84,9 +87,13 @@ class SharedHost:
         try:
             await self._ended.wait()
         finally:
-            self._address.socket_path.unlink(missing_ok=True)
+            # Cleaners may have taken ours away, and another host begun in its place.
+            if self._address.file_id == own_file:
+                self._address.socket_path.unlink(missing_ok=True)
             for task in (accepting, ticking, *self._windows.values()):
                 task.cancel()
+            # Until it has ended the loop watches the listener.
+            await asyncio.wait([accepting])
             listener.close()
             if self._engine is not None:
                 await asyncio.to_thread(self._engine.close)
@@ -96,7 +103,13 @@ class SharedHost:
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:
-            connection, _ = await self._loop.sock_accept(listener)
+            try:
+                connection, _ = await self._loop.sock_accept(listener)
+            except OSError as error:
+                # Most likely too many files are open; it waits until there is room for it.
+                logger.warning("a window was not let in: %s", error)
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+                continue
             connection.setblocking(True)
             self._n_windows += 1
             window = self._n_windows

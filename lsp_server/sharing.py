@@ -6,6 +6,7 @@ Imports little: every window comes through here before it is either.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def is_shared(choice: str, model: str | None, device: str) -> bool:
         return True
     if model is None:
         return False
-    folder = Path(model).expanduser()
+    # Not `Path.expanduser`, which raises where it knows no such home.
+    folder = Path(os.path.expanduser(model))
     if not folder.is_dir():
         return True
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) > LARGE_BYTES

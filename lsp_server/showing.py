@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from lsp_server.documents import Document
 from lsp_server.excerpt import excerpt_at
-from lsp_server.indentation import indent_unit
+from lsp_server.indentation import indent_unit, is_indented
 from lsp_server.syntax import SYNTAXES
-from lsp_server.trimming import closers_for, first_outer_closer, trim
+from lsp_server.trimming import closers_for, first_outer_closer, trim, wrong_closer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,23 +41,30 @@ class Shown:
     hidden: str | None = None
 
 
-def shown(document: Document, offset: int, text: str, *, is_whole: bool = True) -> Shown:
+def shown(document: Document, offset: int, text: str) -> Shown:
     """Fit a model's continuation to a document: what of it can be inserted at an offset.
 
     Nothing doubled, indented as the document is, with its line ends, and with no more errors in
-    the parse than there are without it. is_whole: whether the model ended it; else its last line
-    may be half of one. Costs what the text and the lines around the cursor cost, whatever the
-    document's length.
+    the parse than there are without it. Costs what the text and the lines around the cursor cost,
+    whatever the document's length.
     """
     line = document.line_of(offset)
     before = document.slice(document.line_start(line), offset)
     after = document.slice(offset, min(offset + TRIM_CHARS, document.n_chars))
-    if not is_whole:
-        text = _without_half_line(text)
-    unit = None
+    unit, above, is_python = None, "", document.language_id == "python"
     if "\n" in text or text[:1].isspace():
-        unit = indent_unit(document.lines[max(line - INDENT_LINES, 0) : line + INDENT_LINES])
-    fitting = trim(before, text, after, document.newline, unit)
+        start = max(line - INDENT_LINES, 0)
+        unit = indent_unit(document.lines[start : line + INDENT_LINES])
+        above = next(filter(str.strip, reversed(document.lines[start:line])), "")
+    fitting = trim(
+        before,
+        text,
+        after,
+        document.newline,
+        unit,
+        is_indented=is_indented(before, above, unit, is_python=is_python),
+        is_python=is_python and above.rstrip().endswith(":"),
+    )
     if not fitting:
         return Shown(hidden="repeat" if text.strip() else None)
     part = _parsing_part(document, offset, before, fitting)
@@ -84,48 +91,56 @@ def n_errors(tree: Tree) -> int:
                 return n_found
 
 
-def _without_half_line(text: str) -> str:
-    """The complete lines, where there are several."""
-    lines, _, _ = text.rpartition("\n")
-    return lines if lines.strip() else text
-
-
 def _parsing_part(document: Document, offset: int, before: str, text: str) -> str:
     """The longest part that leaves no more errors than there were; "" if there is none.
 
-    A line that is being written has errors before and after: only more of them count.
+    A line that is being written has errors before and after: only more of them count. But what
+    ends a statement too early is left out where that leaves fewer.
     """
     excerpt, at = excerpt_at(document, offset)
     n_before = _n_errors_in(document, excerpt)
     if n_before is None:
         return text
+    if n_before:
+        # A parse that is broken already may have no more errors with it.
+        wrong = wrong_closer(excerpt[:at], text)
+        text = text if wrong is None else text[:wrong].rstrip()
+    rest = excerpt[at:].partition("\n")[0]
     for part in _parts(before, text):
-        for finished in _finished(document, part):
+        for finished in _finished(document, part, rest):
             n_after = _n_errors_in(document, excerpt[:at] + finished + excerpt[at:])
             if n_after is None or n_after <= n_before:
+                if n_after and part.endswith(";") and rest.strip():
+                    going_on = excerpt[:at] + part[:-1] + excerpt[at:]
+                    if (_n_errors_in(document, going_on) or 0) < n_after:
+                        return part[:-1]
                 return part
     # In a text without errors nothing that was left out can be broken.
     may_mislead = n_before > 0 and len(excerpt) < document.n_chars
-    return text if may_mislead and _parses_as_well(document, offset, text) else ""
+    return text if may_mislead and _parses_as_well(document, offset, text, rest) else ""
 
 
-def _parses_as_well(document: Document, offset: int, text: str) -> bool:
+def _parses_as_well(document: Document, offset: int, text: str, rest: str) -> bool:
     """Whether a whole document has no more errors with a text inserted; no for a long one."""
     if document.tree is None or len(document.lines) > MAX_WHOLE_LINES:
         return False
     whole, n_before = document.text, n_errors(document.tree)
-    for finished in _finished(document, text):
+    for finished in _finished(document, text, rest):
         n_after = _n_errors_in(document, whole[:offset] + finished + whole[offset:])
         if n_after is not None and n_after <= n_before:
             return True
     return False
 
 
-def _finished(document: Document, text: str) -> Iterator[str]:
-    """A text, and where all that it lacks is the end of a block that it opens, with that end."""
+def _finished(document: Document, text: str, rest: str) -> Iterator[str]:
+    """A text, and where all that it lacks is the end of a block that it opens, with that end.
+
+    No block is written between a brace and the rest of its line, unless that is braces too.
+    """
     yield text
     syntax = SYNTAXES.get(document.language_id)
-    if syntax is not None and syntax.blocks and text.endswith("{"):
+    opens = text.endswith("{") and not rest.strip("{} \t\r")
+    if opens and syntax is not None and syntax.blocks:
         yield text + closers_for(text)
 
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ import torch
 from engine.budget import default_threads
 from engine.engine import Engine
 from engine.request import Completion, CompletionRequest
+from engine.saved_files import forget_states
 from lsp_server.context import (
     Window,
     WindowLimits,
@@ -27,13 +29,14 @@ from lsp_server.context import (
     window_at,
 )
 from lsp_server.documents import with_unix_newlines
-from lsp_server.private_files import is_secret, states_folder
+from lsp_server.private_files import states_folder
 from lsp_server.process_memory import give_back_large_blocks, lasting
 from lsp_server.showing import Shown, is_confident, shown
 from lsp_server.surroundings import ContextSources, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from engine.declaration import Declaration
     from lsp_server.documents import Document, Position
@@ -54,10 +57,10 @@ MAX_WINDOWS = 8
 # Added to a document's name for what is read ahead of need.
 NEXT = "#next"
 FRESH = "#fresh"
-# Stop reasons of a text that was not at its end.
-CUT_SHORT = ("limit", "deadline")
 # Stop reasons that mean that nobody wants the answer any more.
 UNWANTED = ("cancel", "superseded")
+# Of what torch says against a device; some of it is a list of all its operations.
+MAX_REASON_CHARS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,7 @@ class Suggester:
                 settings.model,
                 device=device,
                 n_threads=settings.threads or default_threads(),
-                states_folder=states_folder() if settings.save_states else None,
+                states_folder=_states_folder() if settings.save_states else None,
                 quantize=settings.quantize,
                 on_progress=on_progress,
             )
@@ -219,11 +222,8 @@ class Suggester:
         min_confidence = declared.min_confidence if chosen is None else chosen
         if not explicit and not is_confident(completion.log_prob, min_confidence):
             return [Shown(hidden="confidence" if completion.text.strip() else None)]
-        others = ((other.text, other.stop) for other in completion.alternatives)
-        return [
-            shown(document, offset, text, is_whole=stop not in CUT_SHORT)
-            for text, stop in ((completion.text, completion.stop), *others)
-        ]
+        texts = (completion.text, *(other.text for other in completion.alternatives))
+        return [shown(document, offset, text) for text in texts]
 
     def is_reading(self, document: Document) -> bool:
         """Whether the engine still reads what a request of this document would be answered from."""
@@ -278,6 +278,11 @@ class Suggester:
 
     def configure(self, settings: Settings) -> None:
         """Take changed settings; those that the engine was loaded with stand."""
+        if settings.exclude != self._settings.exclude:
+            # What was read of files that are excluded now is in headers too.
+            for kept in (self._windows, self._next, self._fresh):
+                kept.clear()
+            self.surroundings.index.clear()
         self._settings = settings
 
     def close(self) -> None:
@@ -327,7 +332,7 @@ class Suggester:
             deadline_ms=deadline_ms,
             explicit=explicit,
             raw=raw,
-            may_be_saved=not is_secret(document.path),
+            may_be_saved=not document.is_secret,
         )
 
     def _window(self, document: Document, offset: int) -> Window:
@@ -366,6 +371,22 @@ class Suggester:
             ticket.cancel()
 
 
+def forget_saved_states() -> None:
+    """Delete what earlier runs, with any model, have left on disk for the next start."""
+    folder = _states_folder()
+    if folder is not None:
+        forget_states(folder)
+
+
+def _states_folder() -> Path | None:
+    """Where states are kept; None, once logged, where the user has no folder for them."""
+    try:
+        return states_folder()
+    except OSError as error:
+        logger.warning("states are not kept: %s", error)
+        return None
+
+
 def sources_for(declaration: Declaration) -> ContextSources:
     """All sources but those that a model gains nothing from."""
     return ContextSources(outline=declaration.header, snippets=declaration.header)
@@ -376,10 +397,12 @@ def usable_device(name: str) -> str | None:
     if name == "auto":
         return None
     try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        is_computed = torch.empty(1, device=name).device.type != "meta"
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = shorten(str(error).strip().partition("\n")[0], MAX_REASON_CHARS, placeholder=" …")
         raise ValueError(f"device is {name!r}, expected one that works here: {reason}") from error
+    if not is_computed:
+        raise ValueError(f"device is {name!r}, expected one that computes")
     return name
 
 

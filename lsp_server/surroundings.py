@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from lsp_server.context import header_of
 from lsp_server.definitions import definitions_in
 from lsp_server.ignored_files import IgnoredFiles
 from lsp_server.outline import outline, words_of
-from lsp_server.private_files import is_secret
 from lsp_server.workspace_index import WorkspaceIndex
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 # Text to copy from, nearest to the window or to a file's last edit.
 MAX_ABOVE_CHARS, MAX_BELOW_CHARS = 24_000, 12_000
 MAX_OTHER_CHARS, MAX_OTHERS_CHARS = 12_000, 24_000
-# Documents whose order of use is remembered.
+# Documents whose order of use is remembered, and the first of them, which are read.
 MAX_RECENT = 256
+MAX_OTHERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,19 +115,22 @@ class Surroundings:
         return tuple(filter(None, texts))
 
     def _others(self, document: Document) -> list[Document]:
-        """The other open documents that may be read, the most recently used first."""
+        """The other open documents that may be read, the most recently used first.
+
+        Of the first 64 of them: what is asked about a document costs the more, the more there are.
+        """
         order = {uri: place for place, uri in enumerate(self._recent)}
-        others = []
-        for other in self.documents:
-            if other.uri == document.uri:
-                continue
-            if is_secret(other.path) or self._is_ignored(other.uri):
-                self.index.drop(other.uri)
-            else:
-                others.append(other)
+        others = [other for other in self.documents if other.uri != document.uri]
         # Of those never worked on, the last opened first.
         others.reverse()
-        return sorted(others, key=lambda other: -order.get(other.uri, -1))
+        others.sort(key=lambda other: -order.get(other.uri, -1))
+        may_be_read = []
+        for other in islice(others, MAX_OTHERS):
+            if other.is_secret or self._is_ignored(other.uri):
+                self.index.drop(other.uri)
+            else:
+                may_be_read.append(other)
+        return may_be_read
 
     def _part(self, document: Document) -> str:
         """A document's text around its last edit, from a line's start."""

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 # Lines encoded for the parser at a time: an edit inside a line reads a handful of such runs.
 LINES_PER_READ = 64
-# Processor time, for text on which error recovery runs away; 1 MB of Python takes 0.2 s.
+# Processor time of one parse, for text on which error recovery runs away; 1 MB of Python takes
+# 0.2 s.
 PARSE_BUDGET_S = 1.0
 
 _LONE_CR = re.compile(r"\r(?!\n)")
@@ -208,16 +209,22 @@ def line_comment_of(language_id: str) -> str:
     return syntax.line_comment if syntax else "#"
 
 
-def parse(syntax: Syntax, lines: Sequence[str], old_tree: Tree | None = None) -> Tree | None:
+def parse(
+    syntax: Syntax,
+    lines: Sequence[str],
+    old_tree: Tree | None = None,
+    budget_s: float = PARSE_BUDGET_S,
+) -> Tree | None:
     """Parse a document's lines, each with its line end, reusing what `old_tree` still knows.
 
     `old_tree` must have been told of every edit since it was parsed (`Tree.edit`). None when the
-    grammar is missing or the parse ran over its time budget; the caller then goes by lines.
+    grammar is missing or the parse ran over its budget of processor time; the caller then goes by
+    lines.
     """
     language = _language(syntax.package, syntax.factory)
     if language is None:
         return None
-    deadline = time.thread_time() + PARSE_BUDGET_S
+    deadline = time.thread_time() + budget_s
 
     def read(_byte: int, point: Point) -> bytearray:
         run = "".join(lines[point.row : point.row + LINES_PER_READ])
@@ -233,7 +240,12 @@ def parse(syntax: Syntax, lines: Sequence[str], old_tree: Tree | None = None) ->
             return parser.parse(read, progress_callback=out_of_time)
         return parser.parse(read, old_tree, progress_callback=out_of_time)
     except ValueError:
-        logger.warning("%s: parse of %d lines ran out of time", syntax.package, len(lines))
+        logger.info(
+            "%s: a parse of %d lines took over %g s, going by lines",
+            syntax.package,
+            len(lines),
+            budget_s,
+        )
         return None
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 
+from engine.brackets import CLOSER, CLOSERS, QUOTES, pairs
 from lsp_server.documents import with_unix_newlines
-from lsp_server.indentation import reindented
+from lsp_server.indentation import reindented, without_lead
 
-_CLOSER = {"(": ")", "[": "]", "{": "}"}
-_QUOTES = "\"'`"
-_CLOSERS = frozenset(_CLOSER.values())
 # What may be doubled without the rest of its line: what editors insert, and what follows it.
-_PUNCTUATION = _CLOSERS | frozenset(_QUOTES + ";:,> ")
+_PUNCTUATION = CLOSERS | frozenset(QUOTES + ";:,> ")
 # Lines that go on with the block above them, at the indentation of the line that opened it.
 _CONTINUES_BLOCK = re.compile(
     r"(?:else|elif|except|finally|catch|case|default|end|public|private|protected)\b"
 )
 _TAB_WIDTH = 4
-_STRING_PREFIX = re.compile(r"(?<!\w)(?:[bfru]|[bf]r|r[bf])$", re.IGNORECASE)
 # Brackets are paired within so many characters on either side of the cursor.
 _PAIRED_CHARS = 1000
 _TRAILING_BLANKS = re.compile(r"[ \t]+\n")
@@ -27,6 +24,11 @@ _OPENED_TWICE = re.compile(r"\"\"\"|'''|[\"'(\[{]")
 _MIN_OVERLAP_CHARS = 4
 # A shorter rest of line stands inside other code by chance.
 _MIN_WORD_REST_CHARS = 3
+# What no statement starts with, and an end tag or another element: what stands before goes on.
+_GOES_ON = re.compile(r"\s*[,.+<=|&]")
+# Its semicolon ends a character, not a statement.
+_ENTITY = re.compile(r"&#?\w+;$")
+_PYTHON_COMMENT = re.compile(r"(?:^|\s)#.*")
 
 
 def trim(
@@ -35,12 +37,17 @@ def trim(
     after: str,
     newline: str = "\n",
     indent_unit: str | None = None,
+    *,
+    is_indented: bool = False,
+    is_python: bool = False,
 ) -> str:
     """Cut from a suggestion what does not belong between `before` and `after`; "" if nothing does.
 
     before: the cursor's line up to the cursor. after: the text from the cursor on, with as many
     following lines as are at hand. Line ends in the answer are `newline`, and levels of
-    indentation `indent_unit` (None: as they are), whatever the model wrote.
+    indentation `indent_unit` (None: as they are), whatever the model wrote. is_indented: the
+    blanks before the cursor are all that its line should have. is_python: whether lines are parts
+    of a block by their indentation alone, with no bracket open above the cursor's line.
     """
     text = _TRAILING_BLANKS.sub("\n", with_unix_newlines(suggestion))
     rest, _, below = with_unix_newlines(after).partition("\n")
@@ -49,10 +56,15 @@ def trim(
         return ""
     text = _without_opener(before, text, rest)
     text = reindented(before, text, indent_unit)
+    if is_indented:
+        text = without_lead(text)
     text = _without_line_below(before, text, rest, below)
     text = _within_block(before, text)
+    if is_python:
+        text = _without_stray_step(before, text)
     if rest:
         text = _without_rest(before, text, rest)
+        text = _without_end(text, rest)
         text = _fit_blanks(text, rest)
     else:
         text = text.rstrip()
@@ -77,10 +89,10 @@ def _without_opener(before: str, text: str, rest: str) -> str:
     if opened is None or not before.endswith(opened[0]):
         return text
     without = text[len(opened[0]) :]
-    if opened[0] in _CLOSER:
-        is_left_open = _pairs(text)[1] and rest.startswith(_CLOSER[opened[0]])
+    if opened[0] in CLOSER:
+        is_left_open = pairs(text)[1] and rest.startswith(CLOSER[opened[0]])
         return without if is_left_open and rest[1:2] != rest[0] else text
-    still_open = _pairs(before[-_PAIRED_CHARS:])[1]
+    still_open = pairs(before[-_PAIRED_CHARS:])[1]
     return without if still_open and without[:1].isalnum() else text
 
 
@@ -122,7 +134,7 @@ def _within_block(before: str, text: str) -> str:
         if not opened:
             # A statement beside the first one.
             continue
-        closes = code[0] in _CLOSERS
+        closes = code[0] in CLOSERS
         if not closes and not _CONTINUES_BLOCK.match(code):
             return "\n".join(lines[:n])
         if closes and not _opens(line):
@@ -130,8 +142,27 @@ def _within_block(before: str, text: str) -> str:
     return text
 
 
+def _without_stray_step(before: str, text: str) -> str:
+    """Cut at the line of Python that is deeper than one that opens nothing."""
+    if '"""' in text or "'''" in text:
+        return text
+    lines = text.split("\n")
+    composed = [before + lines[0], *lines[1:]]
+    last: int | None = None
+    for n, line in enumerate(composed):
+        if not _PYTHON_COMMENT.sub("", line).strip():
+            continue
+        if last is not None and _indent(line) > _indent(composed[last]):
+            above = composed[last]
+            opens = _opens(above) or _opens(_PYTHON_COMMENT.sub("", above))
+            if not opens and not above.endswith("\\") and not pairs("\n".join(composed[:n]))[1]:
+                return "\n".join(lines[: last + 1])
+        last = n
+    return text
+
+
 def _opens(line: str) -> bool:
-    return line.rstrip().endswith((":", *_CLOSER))
+    return line.rstrip().endswith((":", *CLOSER))
 
 
 def _indent(line: str) -> int:
@@ -147,6 +178,9 @@ def _without_rest(before: str, text: str, rest: str) -> str:
     """
     before = before[-_PAIRED_CHARS:]
     n_rest = len(rest)
+    if text.strip() == rest and not CLOSERS.issuperset(rest):
+        # A bracket may close one that the rest leaves open, but what else pairs does so by chance.
+        return ""
     says_it_all = n_rest >= _MIN_OVERLAP_CHARS and text.rstrip().endswith(rest)
     if says_it_all and _is_between_words(text.rstrip(), rest, n_rest):
         return text.rstrip()[:-n_rest]
@@ -160,6 +194,13 @@ def _without_rest(before: str, text: str, rest: str) -> str:
         inside = text[:outer_closer]
         candidates += [inside[:end] for end in _overlaps(inside, rest)] + [inside]
     return min(candidates, key=lambda kept: _n_unpaired(before + kept + rest[:_PAIRED_CHARS]))
+
+
+def _without_end(text: str, rest: str) -> str:
+    """Drop the semicolon that would end a statement in front of what belongs to it."""
+    bare = text.rstrip()
+    ends_early = bare.endswith(";") and _GOES_ON.match(rest) and not _ENTITY.search(bare)
+    return bare[:-1] if ends_early else text
 
 
 def _overlaps(text: str, rest: str) -> list[int]:
@@ -198,55 +239,29 @@ def first_outer_closer(before: str, text: str) -> int | None:
     """Where `text` first closes a bracket or quote that was open before it on its line."""
     before = before[-_PAIRED_CHARS:]
     line = before + text
-    outer = (at for at, opener in _pairs(line)[0] if at >= len(before) > opener)
+    outer = (at for at, opener in pairs(line)[0] if at >= len(before) > opener)
     first = next(outer, None)
     return None if first is None else first - len(before)
 
 
+def wrong_closer(before: str, text: str) -> int | None:
+    """Where `text` first closes a bracket although a later one of another kind is still open."""
+    before = before[-_PAIRED_CHARS:]
+    whole = before + text
+    unmatched = (at for at, opener in pairs(whole)[0] if at >= len(before) and opener < 0)
+    first = next(unmatched, None)
+    # Where none is open, its partner is out of sight.
+    return None if first is None or not pairs(whole[:first])[1] else first - len(before)
+
+
 def closers_for(text: str) -> str:
     """What closes the brackets and quotes that a text leaves open, the innermost first."""
-    return "".join(_CLOSER.get(opener, opener) for opener in reversed(_pairs(text)[1]))
+    return "".join(CLOSER.get(text[at], text[at]) for at in reversed(pairs(text)[1]))
 
 
 def _n_unpaired(text: str) -> int:
-    pairs, still_open = _pairs(text)
-    return len(still_open) + sum(opener < 0 for _, opener in pairs)
-
-
-def _pairs(text: str) -> tuple[list[tuple[int, int]], str]:
-    """Closing brackets and quotes with their openers' places, and the openers still open.
-
-    In any language, so roughly: strings in double and single quotes end with their line, an
-    apostrophe inside a word is no quote. An opener's place is -1 where there is none.
-    """
-    pairs: list[tuple[int, int]] = []
-    stack: list[tuple[str, int]] = []
-    escaped = False
-    for at, char in enumerate(text):
-        open_char, opener = stack[-1] if stack else ("", -1)
-        if escaped:
-            escaped = False
-        elif open_char and open_char in _QUOTES:
-            if char == open_char:
-                pairs.append((at, opener))
-                stack.pop()
-            elif char == "\n" and open_char != "`":
-                stack.pop()
-            escaped = char == "\\"
-        elif char in _CLOSER or (char in _QUOTES and not _is_apostrophe(text, at)):
-            stack.append((char, at))
-        elif char in _CLOSERS:
-            if _CLOSER.get(open_char) == char:
-                pairs.append((at, opener))
-                stack.pop()
-            else:
-                pairs.append((at, -1))
-    return pairs, "".join(char for char, _ in stack)
-
-
-def _is_apostrophe(text: str, at: int) -> bool:
-    inside_word = text[at - 1 : at].isalnum() and text[at + 1 : at + 2].isalnum()
-    return text[at] == "'" and inside_word and not _STRING_PREFIX.search(text[max(at - 3, 0) : at])
+    paired, still_open = pairs(text)
+    return len(still_open) + sum(opener < 0 for _, opener in paired)
 
 
 def _fit_blanks(text: str, rest: str) -> str:
@@ -255,5 +270,5 @@ def _fit_blanks(text: str, rest: str) -> str:
     blanks = text[len(bare) :]
     if "\n" in blanks:
         # A closing bracket keeps the line of its own that the model gave it.
-        return bare + blanks[blanks.rindex("\n") :] if rest[0] in _CLOSERS else bare
+        return bare + blanks[blanks.rindex("\n") :] if rest[0] in CLOSERS else bare
     return bare if rest[0] in _PUNCTUATION else text

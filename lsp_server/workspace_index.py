@@ -81,6 +81,10 @@ class WorkspaceIndex:
         """Characters kept."""
         return sum(file.n_chars for file in self._files.values())
 
+    def clear(self) -> None:
+        """Forget all files: other ones may be read from now on."""
+        self._files.clear()
+
     def update(self, documents: Iterable[Document]) -> None:
         """Look into files that have changed; the first ones are worth most and go last.
 
@@ -99,6 +103,11 @@ class WorkspaceIndex:
                 continue
             if n_read and n_read + document.n_chars > MAX_READ_CHARS:
                 break
+            if document.tree is None:
+                # It goes by lines, perhaps for a moment: what is known of it is the best there is.
+                if not is_same:
+                    self.drop(document.uri)
+                continue
             n_read += document.n_chars
             self._files[document.uri] = _read(document)
         for document in reversed(documents):

@@ -14,6 +14,7 @@ import click
 
 from lsp_server.commands.options import device_option, model_option, quantize_option
 from lsp_server.handshake import await_initialize, options_of
+from lsp_server.shared_address import HostAddress
 from lsp_server.shared_window import Window, chosen_model, start_host
 from lsp_server.sharing import CHOICES, choice_of, is_shared
 from lsp_server.stdio import MessageWriter, claim_stdio, framed, read_messages
@@ -21,6 +22,8 @@ from lsp_server.stdio import MessageWriter, claim_stdio, framed, read_messages
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import BinaryIO
+
+logger = logging.getLogger(__name__)
 
 # LSP's `MessageType.Warning`.
 WARNING = 2
@@ -107,15 +110,19 @@ def _recorded(path: Path, messages: Iterator[bytes], editor: MessageWriter) -> I
     from lsp_server.recording import Recorder
 
     recorder = Recorder(path)
-    logging.getLogger(__name__).warning("%s", recorder.warning)
+    logger.warning("%s", recorder.warning)
     recorded = recorder.tap(messages)
     for initialize in recorded:
-        # LSP lets a server say this much before it answers.
-        warning = {"type": WARNING, "message": f"keystate: {recorder.warning}"}
-        told = {"jsonrpc": "2.0", "method": "window/showMessage", "params": warning}
-        editor.write(framed(json.dumps(told).encode()))
+        _warn(editor, recorder.warning)
         yield initialize
         yield from recorded
+
+
+def _warn(editor: MessageWriter, problem: str) -> None:
+    """Show a warning in the editor: LSP lets a server say this much before it answers."""
+    warning = {"type": WARNING, "message": f"keystate: {problem}"}
+    told = {"jsonrpc": "2.0", "method": "window/showMessage", "params": warning}
+    editor.write(framed(json.dumps(told).encode()))
 
 
 def _serve_editor(
@@ -127,14 +134,22 @@ def _serve_editor(
     stdout: BinaryIO,
 ) -> int:
     """Serve with the engine that is wanted; gives the exit code."""
-    initialize = await_initialize(messages, MessageWriter(stdout))
+    editor = MessageWriter(stdout)
+    initialize = await_initialize(messages, editor)
     if initialize is None:
         return 1
     messages = chain([initialize], messages)
     options = options_of(initialize)
-    model, device, _ = chosen_model(options, forced)
+    model, device, quantize = chosen_model(options, forced)
     if is_shared(choice_of(shared, options), model, device):
-        return _pipe(idle_s, log_level, forced, messages, stdout)
+        try:
+            HostAddress.of(model, device, quantize)
+        except (OSError, ValueError) as error:
+            problem = f"no place to share an engine in; this window has its own: {error}"
+            logger.warning("%s", problem)
+            _warn(editor, problem)
+        else:
+            return _pipe(idle_s, log_level, forced, messages, stdout)
     return _serve(forced, messages, stdout)
 
 
@@ -163,8 +178,6 @@ def _pipe(
 
 
 def _hold_engine(forced: dict[str, str], idle_s: float, log_level: str) -> None:
-    from lsp_server.shared_address import HostAddress
-
     address = HostAddress.of(
         forced.get("model"), forced.get("device", "auto"), forced.get("quantize")
     )

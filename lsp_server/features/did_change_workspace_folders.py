@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lsp_server.features.did_open import path_in_prompts
+from lsp_server.uris import path_in_prompts
 
 if TYPE_CHECKING:
     from lsprotocol import types

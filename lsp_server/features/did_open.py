@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+
+from lsp_server.uris import path_in_prompts
 
 if TYPE_CHECKING:
     from lsprotocol import types
@@ -13,18 +13,10 @@ if TYPE_CHECKING:
 
 
 async def did_open(server: Server, params: types.DidOpenTextDocumentParams) -> None:
-    """Keep the text; one that is open already is replaced."""
+    """Keep the text; one that is open already is closed first."""
     opened = params.text_document
-    server.scheduler.supersede(opened.uri)
+    if server.documents.get(opened.uri) is not None:
+        # Window edges and offers are places in the text that was.
+        server.drop(opened.uri)
     path = path_in_prompts(opened.uri, server.roots)
     server.documents.open(opened.uri, opened.language_id, opened.version, opened.text, path)
-
-
-def path_in_prompts(uri: str, roots: list[str]) -> str:
-    """A document's path below the innermost folder that holds it, else its name alone."""
-    path = PurePosixPath(unquote(urlsplit(uri).path))
-    for root in sorted(roots, key=len, reverse=True):
-        folder = PurePosixPath(unquote(urlsplit(root).path))
-        if path != folder and path.is_relative_to(folder):
-            return str(path.relative_to(folder))
-    return path.name

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from lsprotocol import types
 
 from lsp_server.documents import Document
-from lsp_server.features.did_open import path_in_prompts
 from lsp_server.notebooks import Cell
+from lsp_server.uris import path_in_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,6 +7,7 @@ always is where the user asks. Where the client's completion menu has something 
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lsp_server.server import Server
     from lsp_server.type_through import Kept
 
+_WORD = re.compile(r"\w")
 # Other items beside the first, for who asks: editors let users step through them.
 N_ALTERNATIVES = 2
 # The counts of an answer that took nothing.
@@ -91,6 +93,7 @@ async def _suggest(
     document, revision = place.document, place.document.revision
     if not invoked:
         rests, fate = _typed_through(server, place)
+        rests = _behind(place.chosen, rests)
         if rests:
             typed = _noted(server, document, TYPED, {"total": 0.0})
 
@@ -123,7 +126,7 @@ async def _suggest(
     if not suggestion.is_wanted:
         return None
     noted = _noted(server, document, suggestion.counts, suggestion.timings_ms)
-    texts = [item.insert_text for item in suggestion.items]
+    texts = _behind(place.chosen, [item.insert_text for item in suggestion.items])
 
     def answer() -> types.InlineCompletionList:
         fate = Fate()
@@ -134,6 +137,13 @@ async def _suggest(
         return _answer(server, place, texts, fate)
 
     return _unless_outdated(server, document, revision, answer)
+
+
+def _behind(chosen: str, texts: list[str]) -> list[str]:
+    """The texts that go on from what is chosen; the others would make another word of it."""
+    if not _WORD.match(chosen[-1:]):
+        return texts
+    return [text for text in texts if not _WORD.match(text)]
 
 
 def _unless_outdated(

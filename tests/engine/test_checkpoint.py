@@ -473,7 +473,19 @@ def test_missing_config(
     check_error(read, tmp_path, str(config), "no such file", f"{STEMS[layout]}*.safetensors")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "\0"])
+def test_a_home_that_nobody_has() -> None:
+    with pytest.raises(CheckpointError, match="found neither"):
+        resolve_model("~nobody-has-this-name/model")
+
+
+def test_a_header_that_is_nested_without_end(tmp_path: Path, model: Mamba2) -> None:
+    write(tmp_path, model, "huggingface")
+    header = b"[" * 200_000
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    check_error(load_model, tmp_path, str(tmp_path / "model.safetensors"), "a broken header")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\0", "[" * 200_000], ids=lambda text: text[:2])
 def test_config_that_is_no_object(tmp_path: Path, model: Mamba2, text: str) -> None:
     write(tmp_path, model, "huggingface")
     (tmp_path / "config.json").write_text(text)

@@ -146,6 +146,8 @@ def test_mistral_vocabulary_is_padded(vocab_size: int, multiple: int, padded: in
         ({"tie_word_embeddings": 1}, "tie_embeddings is 1, expected true or false"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', expected 'silu'"),
         ({"layer_norm_epsilon": 0.0}, "norm_eps is 0.0"),
+        ({"layer_norm_epsilon": math.nan}, "norm_eps is nan"),
+        ({"layer_norm_epsilon": math.inf}, "norm_eps is inf"),
         ({"layer_norm_epsilon": "small"}, "norm_eps is 'small', expected a number"),
         ({"time_step_limit": [0.1]}, "time_step_limit is .* expected two numbers"),
         ({"time_step_limit": [0.5, 0.1]}, "dt_limit is .*0.5, 0.1"),

@@ -206,6 +206,21 @@ def test_a_compiler_that_fails_is_done_without(
     assert "no such compiler" in caplog.text
 
 
+def test_a_cpu_with_a_number_is_a_cpu(
+    tmp_path: Path,
+    small_tokenizer_dir: Path,
+    save_checkpoint: Callable[[Mamba2, Path], Path],
+    tiny_model: Callable[..., Mamba2],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(small_tokenizer_dir, tmp_path / "model")
+    save_checkpoint(tiny_model(vocab_size=400 + N_PADDED), tmp_path / "model")
+    monkeypatch.setattr("engine.engine.default_budgets", lambda device: (2**22, 0))
+    engine = Engine.load(str(tmp_path / "model"), device="cpu:0")
+    assert engine.model.dtype == torch.float32
+    assert engine.model._compiled is not None
+
+
 def test_where_there_is_no_room_for_a_longer_pass_the_former_is_as_it_was(
     tiny_model: Callable[..., Mamba2], monkeypatch: pytest.MonkeyPatch
 ) -> None:

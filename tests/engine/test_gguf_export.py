@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from engine.gguf_export import export_gguf
+from engine.safetensors_header import CheckpointError
 from engine.tokenizer import Tokenizer
 from lsp_server.cli import main
 from perf.tiny_world import N_PADDED, train_tiny_tokenizer
@@ -195,6 +200,95 @@ def test_half_a_file_is_not_left_behind(
 
     with pytest.raises(KeyboardInterrupt):
         export_gguf(folder, tmp_path / "model.gguf", on_share=stop)
+    assert not list(tmp_path.iterdir())
+    # Nor does it take the place of a whole one; and a link to that stays a link.
+    whole, link = tmp_path / "whole.gguf", tmp_path / "link.gguf"
+    export_gguf(folder, whole)
+    link.symlink_to(whole)
+    content = whole.read_bytes()
+    for out in (whole, link):
+        with pytest.raises(KeyboardInterrupt):
+            export_gguf(folder, out, on_share=stop)
+        assert whole.read_bytes() == content
+    whole.write_bytes(b"older")
+    export_gguf(folder, link)
+    assert whole.read_bytes() == content
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_leaves_the_older_file(
+    make_checkpoint: Callable[..., tuple[Path, Mamba2]], tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    folder, _ = make_checkpoint()
+    out = tmp_path / "model.gguf"
+    out.write_bytes(b"older")
+    _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    # Before all of it, and a part of what Python has not written yet.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, most))
+    try:
+        with pytest.raises(OSError, match=r"written|too large"):
+            export_gguf(folder, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert out.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_is_not_a_file_is_not_replaced(
+    make_checkpoint: Callable[..., tuple[Path, Mamba2]], tmp_path: Path
+) -> None:
+    folder, _ = make_checkpoint()
+    out = tmp_path / "model.gguf"
+    out.mkdir()
+    with pytest.raises(ValueError, match=r"model\.gguf is not a file"):
+        export_gguf(folder, out)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def _cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 100)
+
+
+def _overlap(file: Path) -> None:
+    """Have a tensor begin inside the one before it."""
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    entry = next(entry for entry in header.values() if entry.get("data_offsets", [0])[0])
+    entry["data_offsets"][0] -= 4
+    changed = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(changed)) + changed + content[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"), [(_cut, "it is truncated"), (_overlap, "expected a safetensors file")]
+)
+def test_damaged_weights_are_named(
+    make_checkpoint: Callable[..., tuple[Path, Mamba2]],
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    found: str,
+) -> None:
+    folder, _ = make_checkpoint()
+    damage(folder / "model.safetensors")
+    out = tmp_path / "model.gguf"
+    out.write_bytes(b"older")
+    with pytest.raises(CheckpointError, match=f"model.safetensors.*{found}"):
+        export_gguf(folder, out)
+    assert out.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_tokenizer_of_other_weights(
+    make_checkpoint: Callable[..., tuple[Path, Mamba2]], tmp_path: Path
+) -> None:
+    folder, _ = make_checkpoint(vocab_size=64)
+    with pytest.raises(ValueError, match="vocabulary 64: expected a tokenizer that belongs"):
+        export_gguf(folder, tmp_path / "model.gguf")
     assert not list(tmp_path.iterdir())
 
 

@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 def test_what_is_there_lends_its_rights_to_nothing(path: Path) -> None:
     old = os.umask(0)
     try:
-        for there in (path, path.with_suffix(".part")):
+        for there in (path, path.with_name(f"{path.name}.part")):
             there.touch()
             there.chmod(0o666)
         write_owner_file(path, b"\n\0one")
@@ -37,7 +37,7 @@ def test_what_is_there_lends_its_rights_to_nothing(path: Path) -> None:
 def test_links_are_replaced_and_not_followed(path: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
-    for link in (path, path.with_suffix(".part")):
+    for link in (path, path.with_name(f"{path.name}.part")):
         link.symlink_to(precious)
     write_owner_file(path, b"one")
     assert precious.read_text() == "mine"
@@ -50,7 +50,7 @@ def test_it_is_replaced_as_a_whole(path: Path) -> None:
     with path.open("rb") as read_by_another:
         write_owner_file(path, b"two and more")
         assert read_by_another.read() == b"one"
-    path.with_suffix(".part").mkdir()
+    path.with_name(f"{path.name}.part").mkdir()
     with pytest.raises(OSError, match="part"):
         write_owner_file(path, b"three")
     assert path.read_bytes() == b"two and more"

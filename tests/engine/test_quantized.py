@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +19,7 @@ from engine.config import Mamba2Config
 from engine.engine import Engine
 from engine.mamba2 import Mamba2
 from engine.quantized import KINDS, Quantization, QuantizedEmbedding, QuantizedLinear
-from engine.quantized_checkpoint import write_quantized
+from engine.quantized_checkpoint import PART, write_quantized
 from engine.warm_restart import SavedStates
 from lsp_server.quantizations import QUANTIZATIONS
 from perf.tiny_world import N_PADDED
@@ -24,7 +27,6 @@ from tests.engine.engine_world import ask, check, endless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.engine.engine_world import Session
 
@@ -250,6 +252,86 @@ def test_quantized_twice(directories: dict[str, Path], tmp_path: Path) -> None:
         lambda: write_quantized(directories["mistral"], tmp_path / "one", KINDS["int8"])
     )
     assert "expected a directory that is empty, or none yet" in message
+
+
+class Stopped(BaseException):
+    """As when the process is interrupted."""
+
+
+def bare_copy(source: Path, target: Path) -> Path:
+    """Copy the weights and the config alone."""
+    target.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(source / name, target)
+    return target
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("where", ["weights", "beside", "config"])
+def test_half_a_model_is_not_left_behind(
+    directories: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_there: bool,
+    where: str,
+) -> None:
+    source = bare_copy(directories["huggingface"], tmp_path / "source")
+    (source / "keystate.json").write_text("{}")
+    out = tmp_path / "out"
+    if is_there:
+        out.mkdir()
+    target = {"weights": "save_file", "beside": "shutil.copyfile", "config": "json.dumps"}[where]
+
+    def stop(*_: object, **__: object) -> None:
+        # What is there of it now is not a model either, should the machine stop here.
+        error_of(lambda: load_model(out))
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"engine.quantized_checkpoint.{target}", stop)
+        with pytest.raises(Stopped):
+            write_quantized(source, out, KINDS["int8"])
+    assert out.exists() == is_there
+    assert not is_there or not list(out.iterdir())
+    # What a run leaves that was killed is in nobody's way.
+    (out / PART).mkdir(parents=True)
+    (out / PART / "config.json").touch()
+    write_quantized(source, out, KINDS["int8"])
+    assert {file.name for file in out.iterdir()} == {file.name for file in source.iterdir()}
+
+
+def test_a_model_is_one_once_all_of_it_is_there(
+    directories: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = bare_copy(directories["huggingface"], tmp_path / "source")
+    for name in ("copying.json", "keystate.json", "tokenizer.model"):
+        (source / name).touch()
+    move, moved = Path.rename, []
+
+    def watched(file: Path, to: Path) -> Path:
+        error_of(lambda: load_model(to.parent))
+        moved.append(to.name)
+        return move(file, to)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    write_quantized(source, tmp_path / "out", KINDS["int8"])
+    assert moved[-1] == "config.json"
+    assert set(moved) == {file.name for file in source.iterdir()}
+    load_model(tmp_path / "out")
+
+
+def test_weights_that_do_not_fit_on_the_disk(directories: dict[str, Path], tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+    try:
+        with pytest.raises(OSError, match=r"model\.safetensors: .*too large"):
+            write_quantized(directories["huggingface"], tmp_path / "out", KINDS["int8"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_width_that_cannot_be_cut(

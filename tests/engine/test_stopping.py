@@ -105,7 +105,51 @@ def test_several_lines_end_before_a_blank_line_or_a_dedent(
         pytest.param(True, "\n    retu", "", id="blank first line, part of a word"),
         pytest.param(True, "\n    return x\n    y", "\n    return x", id="blank first line, lines"),
         pytest.param(True, "\n\n", "", id="blank lines alone"),
+        pytest.param(False, "a(b, [c] + ", "a", id="bracket left open"),
+        pytest.param(False, "a(b) + c[d] (", "a(b) + c[d]", id="bracket left open behind others"),
+        pytest.param(False, 'a = "b c', "a =", id="quote left open"),
+        pytest.param(True, "if (a) {\n    b", "if (a) {", id="a complete line opens a block"),
+        pytest.param(False, "a, b, ", "a, b", id="comma at the end"),
+        pytest.param(False, "1, 2" + ", 2" * 8, "1, 2", id="again and again"),
+        pytest.param(False, "m7, " * 8, "m7", id="again and again from the start"),
+        pytest.param(False, "join(os.path." * 4, "join", id="again and again, left open"),
+        pytest.param(False, "do_it" + "_ten" * 6, "", id="again and again in a word"),
+        pytest.param(
+            True, "a\n    b = c\n" + "    d = e\n" * 4, "a\n    b = c\n    d = e", id="lines"
+        ),
     ],
 )
 def test_unfinished_shows_complete_lines_or_words(multiline: bool, text: str, shown: str) -> None:
     assert StopRule(multiline=multiline, line_before="    ").unfinished(text) == shown
+
+
+def _first_loop(text: str, nearby: tuple[str, ...] = ()) -> int | None:
+    rule = StopRule(multiline=False, line_before="", nearby=nearby)
+    return next((n for n in range(len(text) + 1) if rule.is_loop(text[:n])), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        pytest.param("1, " * 9, 24, id="short words"),
+        pytest.param("x = [" + "m7, " * 9, 29, id="behind others"),
+        pytest.param("join(os.path." * 5, 52, id="long words"),
+        pytest.param("aab_aab_aac_" * 4, 48, id="alike within"),
+        pytest.param("-" * 80, None, id="ruler"),
+        pytest.param("| --- " * 20, None, id="table"),
+        pytest.param("0" * 64, None, id="zeros"),
+        pytest.param("01" * 32, None, id="pairs"),
+        pytest.param("    " * 20, None, id="blanks"),
+        pytest.param("0.0, 0.0, 0.0, 1.0", None, id="four numbers"),
+        pytest.param("Path(a).parent.parent.parent", None, id="three alike"),
+        pytest.param("[0, 0, 0, 0, 0, 0, 0]", None, id="seven short ones"),
+    ],
+)
+def test_a_text_that_says_the_same_again_and_again_is_a_loop(text: str, n: int | None) -> None:
+    assert _first_loop(text) == n
+
+
+def test_what_the_code_nearby_says_again_and_again_is_no_loop() -> None:
+    row = "0, " * 20
+    assert _first_loop(row, ("x", f"m = [{row}]")) is None
+    assert _first_loop(row, ("m = [0, 0, 0]",)) is not None

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import pathlib
 import shutil
 import stat
+import time
 from hashlib import sha256
 from queue import Queue
 from typing import TYPE_CHECKING, Any
@@ -17,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from engine.cache import Checkpoint
 from engine.engine import Engine
 from engine.owner_file import write_owner_file
+from engine.quantized import Quantization
 from engine.request import Completion, CompletionRequest
+from engine.saved_files import forget_states
 from engine.tokenizer import Tokenizer
 from engine.warm_restart import FORMAT, SavedStates, fingerprint, load_states, save_states
 from tests.oracle import check_exact
@@ -62,6 +67,21 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def put_foreign_files(folder: Path) -> list[Path]:
+    """Put into a folder what we do not write there, some of it under names much like ours."""
+    names = (
+        "model.safetensors",
+        "notes.txt",
+        f"{'0' * 31}.safetensors.part",
+        f"{'A' * 32}.safetensors",
+    )
+    for name in names:
+        (folder / name).write_bytes(b"somebody's")
+    link = folder / f"{'1' * 32}.safetensors"
+    link.symlink_to(folder / names[0])
+    return sorted([link, *(folder / name for name in names)])
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "a" / "states"
@@ -98,14 +118,13 @@ def test_views_are_saved_as_what_they_show(folder: Path, model: Mamba2) -> None:
 
 def test_saving_again_replaces(folder: Path, model: Mamba2) -> None:
     save_states(folder, "one", [checkpoint(model, n) for n in (5, 6)], CAP)
-    (folder / "left.part").write_bytes(b"of a process that was killed")
-    (folder / "notes.txt").write_text("somebody's")
+    (folder / f"{'0' * 32}.safetensors.part").write_bytes(b"of a process that was killed")
+    foreign = put_foreign_files(folder)
     save_states(folder, "one", [checkpoint(model, n) for n in (6, 8)], CAP)
     assert loaded(folder, model).keys() == {6, 8}
-    assert len(files(folder)) == 3
-    assert (folder / "notes.txt").exists()
+    assert len(files(folder)) == 2 + len(foreign)
     assert save_states(folder, "one", [], CAP) == 0
-    assert not loaded(folder, model)
+    assert files(folder) == foreign
 
 
 def test_files_are_their_owners_alone(folder: Path, model: Mamba2) -> None:
@@ -115,7 +134,7 @@ def test_files_are_their_owners_alone(folder: Path, model: Mamba2) -> None:
         [path] = files(folder)
         # One that is there already, open to everybody, lends its rights to nothing.
         path.chmod(0o666)
-        part = path.with_suffix(".part")
+        part = path.with_name(f"{path.name}.part")
         part.touch()
         part.chmod(0o666)
         save_states(folder, "one", [checkpoint(model, 5)], CAP)
@@ -297,7 +316,7 @@ def test_a_disk_that_fills_up_is_a_log_line(
 
     def failing(path: Path, content: bytes) -> None:
         if len(files(folder)) == 2:
-            path.with_suffix(".part").write_bytes(content[: len(content) // 2])
+            path.with_name(f"{path.name}.part").write_bytes(content[: len(content) // 2])
             raise error
         write_owner_file(path, content)
 
@@ -362,6 +381,148 @@ def test_int8_states_have_a_folder_and_an_id_of_their_own(
     assert {saved.folder.parent for saved in made} == {tmp_path}
     # A file that was moved to the other's folder is still refused.
     assert exact.model_id == fingerprint(model_folder) != int8.model_id
+
+
+# Beside other models
+
+DAY_S = 24 * 3600.0
+
+
+@pytest.fixture
+def other(tmp_path: Path, folder: Path) -> Callable[..., Path]:
+    """`other("a", *checkpoints, days=0)`: another model's folder, and how old all in it is."""
+
+    def other(letter: str, *saved: Checkpoint, days: float = 0.0) -> Path:
+        other = folder.parent / f"{letter * 16}-torch.float32"
+        assert save_states(other, letter, saved, 2**40) == len(saved)
+        at = time.time() - days * DAY_S
+        for path in (*files(other), other):
+            os.utime(path, (at, at))
+        return other
+
+    return other
+
+
+def test_the_cap_is_for_all_models_and_the_oldest_go_first(
+    folder: Path, model: Mamba2, other: Callable[..., Path]
+) -> None:
+    one = [checkpoint(model, 9, seed) for seed in range(4)]
+    newer, older = other("a", *one[:2], days=1), other("b", *one[:2], days=2)
+    oldest = files(older)[1]
+    os.utime(oldest, (0, 0))
+    # Half a file more: they differ by some bytes.
+    n_bytes = oldest.stat().st_size
+    cap_bytes = 5 * n_bytes + n_bytes // 2
+    foreign = put_foreign_files(older)
+    assert save_states(folder, "one", one[:2], cap_bytes) == 2
+    assert len(files(newer)) == 2
+    assert len(files(older)) == 1 + len(foreign)
+    assert not oldest.exists()
+    # What is replaced makes room before others' does.
+    assert save_states(folder, "one", one[2:], cap_bytes) == 2
+    assert [len(files(each)) for each in (folder, newer, older)] == [2, 2, 1 + len(foreign)]
+    assert save_states(folder, "one", one, cap_bytes - n_bytes) == 4
+    assert files(older) == foreign
+    assert not files(newer)
+
+
+def test_there_is_never_more_than_the_cap_though_saving_is_broken_off(
+    folder: Path, model: Mamba2, other: Callable[..., Path]
+) -> None:
+    one = [checkpoint(model, 9, seed) for seed in range(6)]
+    beside = other("a", *one[:2])
+    n_bytes = files(beside)[0].stat().st_size
+    cap_bytes = 3 * n_bytes + n_bytes // 2
+    n_seen = []
+
+    def saving(saved: list[Checkpoint]) -> Iterator[Checkpoint]:
+        for found in saved:
+            yield found
+            n_seen.append(len(files(folder)) + len(files(beside)))
+        raise KeyboardInterrupt
+
+    for saved in (one[:2], one[2:4], one[4:]):
+        with pytest.raises(KeyboardInterrupt):
+            save_states(folder, "one", saving(saved), cap_bytes)
+    assert max(n_seen) == 3
+    assert {tuple(found.ids) for found in load_states(folder, "one", model)} >= {
+        tuple(found.ids) for found in one[4:]
+    }
+
+
+def test_models_that_were_not_used_for_a_month_lose_theirs(
+    folder: Path, model: Mamba2, other: Callable[..., Path]
+) -> None:
+    states = SavedStates(other("c", checkpoint(model, 5), days=40), "c")
+    recent = other("a", checkpoint(model, 5), days=29)
+    unused, shared = (other(letter, checkpoint(model, 5), days=31) for letter in "bd")
+    foreign = put_foreign_files(shared)
+    os.utime(shared, (0, 0))
+    # Its own are used now, however old they are.
+    assert {len(found.ids) for found in states.load(model)} == {5}
+    assert not unused.exists()
+    assert files(shared) == foreign
+    assert len(files(recent)) == 1
+    assert {len(found.ids) for found in SavedStates(recent, "a").load(model)} == {5}
+    assert len(files(states.folder)) == 1
+
+
+def test_all_that_was_saved_is_deleted_and_nothing_else(
+    model: Mamba2, model_folder: Path, tmp_path: Path
+) -> None:
+    parent = tmp_path / "states"
+    forget_states(parent)
+    kinds = itertools.product(
+        (torch.float32, torch.bfloat16), (None, Quantization.named("int4")), (False, True)
+    )
+    made = [
+        SavedStates.of_model(
+            parent, model_folder, dtype=dtype, quantization=quantization, int8_states=int8_states
+        )
+        for dtype, quantization, int8_states in kinds
+    ]
+    for states in made:
+        states.save([checkpoint(model, 5)])
+    made[0].folder.joinpath(f"{'0' * 32}.safetensors.part").write_bytes(b"half")
+    foreign = put_foreign_files(made[0].folder)
+    outside = tmp_path / "outside"
+    save_states(outside, "one", [checkpoint(model, 5)], CAP)
+    (parent / f"{'e' * 16}-torch.float32").symlink_to(outside)
+    save_states(parent / "mine", "one", [checkpoint(model, 5)], CAP)
+    forget_states(parent)
+    assert files(parent) == sorted(
+        [made[0].folder, parent / "mine", parent / f"{'e' * 16}-torch.float32"]
+    )
+    assert files(made[0].folder) == foreign
+    assert len(files(outside)) == len(files(parent / "mine")) == 1
+
+
+def test_two_processes_may_delete_and_save_at_once(
+    folder: Path,
+    model: Mamba2,
+    other: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    beside = other("a", checkpoint(model, 5))
+    states = SavedStates(beside, "a")
+    unlink = pathlib.Path.unlink
+
+    def vanishing(path: Path, missing_ok: bool = False) -> None:
+        if path.exists():
+            unlink(path)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(pathlib.Path, "unlink", vanishing)
+    with caplog.at_level(logging.INFO):
+        forget_states(folder.parent)
+        assert not beside.exists()
+        # The other one goes on as if nothing had been.
+        assert not list(states.load(model))
+        assert states.save([checkpoint(model, 5), checkpoint(model, 6)]) == 2
+        assert states.save([checkpoint(model, 7)]) == 1
+    assert not caplog.messages
+    assert {len(found.ids) for found in states.load(model)} == {7}
 
 
 # With an engine

@@ -6,20 +6,28 @@ import logging
 import re
 import time
 import tracemalloc
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsp_server import documents
+from lsp_server import documents, syntax
 from lsp_server.documents import (
     MAX_PARSE_LINE_CHARS,
+    REPARSE_BUDGET_S,
     Change,
     Document,
     Documents,
     Edit,
     Position,
 )
+from lsp_server.syntax import PARSE_BUDGET_S, SYNTAXES, parse, parser_text
+
+if TYPE_CHECKING:
+    from tree_sitter import Tree
+
+    from lsp_server.syntax import Syntax
 
 
 def document_of(text: str, language_id: str = "plaintext") -> Document:
@@ -313,24 +321,113 @@ def test_other_languages_have_no_tree() -> None:
     assert document_of("x = 1\n", "brainfuck").tree is None
 
 
-def test_a_parse_that_failed_is_not_tried_on_every_keystroke(
+class SlowParses:
+    """Stands before the parser, and breaks off what has less than `takes_s`. Time stands still."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self.takes_s = 0.0
+        self.budgets_s: list[float] = []
+        monkeypatch.setattr(documents, "parse", self._parse)
+
+    def document(self, text: str) -> Document:
+        return Document("file:///w/a.py", "python", 1, text, clock=lambda: self.now_s)
+
+    def _parse(self, syntax: Syntax, lines: list[str], old: Tree | None, budget_s: float) -> object:
+        self.budgets_s.append(budget_s)
+        return parse(syntax, lines, old) if budget_s >= self.takes_s else None
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowParses:
+    return SlowParses(monkeypatch)
+
+
+def parsed_alone(document: Document) -> object:
+    tree = parse(SYNTAXES["python"], document.lines)
+    assert tree is not None
+    return tree.root_node
+
+
+def test_a_key_that_takes_long_to_parse_is_followed_by_lines(slow: SlowParses) -> None:
+    document = slow.document("x = 1\ny = 2\n")
+    assert document.tree is not None
+    document.apply(change(0, 4, 0, 4, "a"))
+    assert document.tree is not None
+    assert slow.budgets_s == [PARSE_BUDGET_S, REPARSE_BUDGET_S]
+    slow.takes_s = 0.2
+    slow.budgets_s.clear()
+    for text in ("f(", "[", '"""', "a"):
+        document.apply(change(0, 5, 0, 5, text))
+        slow.now_s += 0.9
+        assert document.tree is None
+        assert document.tree is None
+    assert slow.budgets_s == [REPARSE_BUDGET_S]
+    # Now it has rested for a second, and the parse may take that long.
+    slow.now_s += 0.1
+    assert document.tree is not None
+    assert slow.budgets_s == [REPARSE_BUDGET_S, PARSE_BUDGET_S]
+    assert str(document.tree.root_node) == str(parsed_alone(document))
+    # With each burst of typing one key is tried, until it is quick once more.
+    document.apply(change(0, 5, 0, 5, "b"))
+    assert document.tree is None
+    slow.now_s += 1.0
+    assert document.tree is not None
+    slow.takes_s = 0.01
+    document.apply(Change(text="x = 1\ny = 2\n"))
+    assert document.tree is not None
+    assert str(document.tree.root_node) == str(parsed_alone(document))
+    assert slow.budgets_s[2:] == [REPARSE_BUDGET_S, PARSE_BUDGET_S, REPARSE_BUDGET_S]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["keys", "whole texts"])
+def test_what_takes_too_long_at_rest_is_rarely_tried(slow: SlowParses, whole: bool) -> None:
+    slow.takes_s = 2.0
+    document = slow.document("x")
+    for n in range(100):
+        change_ = Change(text=f"y{n}") if whole else change(0, 0, 0, 0, "y")
+        document.apply(change_)
+        assert document.tree is None
+        slow.now_s += 1
+    assert slow.budgets_s == [PARSE_BUDGET_S]
+    slow.now_s += 24
+    assert document.tree is None
+    assert slow.budgets_s == [PARSE_BUDGET_S] * 2
+    # The same text is not tried again.
+    slow.now_s += 100
+    assert document.tree is None
+    assert slow.budgets_s == [PARSE_BUDGET_S] * 2
+    slow.takes_s = 0.0
+    document.apply(change(0, 0, 0, 0, "z"))
+    slow.now_s += 25
+    assert document.tree is not None
+
+
+def test_typing_below_an_open_string_reads_no_more_than_its_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    n_parses = 0
+    """With the parser itself, which without a budget reads the rest of the text for each key."""
+    monkeypatch.setattr(documents, "REPARSE_BUDGET_S", 1e-9)
+    n_read = 0
 
-    def parse(*_: object) -> None:
-        nonlocal n_parses
-        n_parses += 1
+    def counted(text: str) -> bytes:
+        nonlocal n_read
+        n_read += len(text)
+        return parser_text(text)
 
-    monkeypatch.setattr(documents, "parse", parse)
-    document = document_of("x", "python")
-    for _ in range(3):
-        document.apply(change(0, 0, 0, 0, "y"))
+    now_s = 0.0
+    text = "\n" + "def f(a):\n    return [a, 'b']\n" * 2000
+    document = Document("file:///w/a.py", "python", 1, text, clock=lambda: now_s)
+    assert document.tree is not None
+    monkeypatch.setattr(syntax, "parser_text", counted)
+    for n, char in enumerate('x = f([1, """abc'):
+        document.apply(change(0, n, 0, n, char))
         assert document.tree is None
-    assert n_parses == 1
-    document.apply(Change(text="other"))
-    assert document.tree is None
-    assert n_parses == 2
+    assert n_read < len(text) // 4
+    now_s += 1
+    assert document.tree is not None
+    assert n_read > len(text) // 2
+    assert str(document.tree.root_node) == str(parsed(document.text))
 
 
 @pytest.mark.parametrize("char", ["x", "é", "😀", "\0", "("])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lsp_server.documents import Document
-from lsp_server.excerpt import MAX_LINES, NEAR_LINES, excerpt_at
+from lsp_server.excerpt import _BODIES, MAX_LINES, NEAR_LINES, _far_rows, excerpt_at
 from lsp_server.showing import n_errors
 
 PYTHON = "".join(
@@ -91,3 +93,30 @@ def test_a_broken_text_is_short_too() -> None:
     assert excerpt.startswith("x = {\n")
     assert excerpt.endswith("}\n")
     assert excerpt[:at].endswith("'2000")
+
+
+class Guarded:
+    """A node or cursor that lets nobody ask what tree-sitter would look for from the root on."""
+
+    def __init__(self, guarded: Any) -> None:
+        self._guarded = guarded
+
+    def __getattr__(self, name: str) -> Any:
+        assert name not in ("parent", "next_sibling", "prev_sibling"), name
+        found = getattr(self._guarded, name)
+        if name == "walk":
+            return lambda: Guarded(found())
+        return Guarded(found) if name == "node" and found is not None else found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Guarded) and self._guarded == other._guarded
+
+
+def test_deep_nesting_is_walked_down_once() -> None:
+    n = 500
+    document = Document("", "javascript", 0, "x(\n" * n + "[\n1,\n" * n + "]" * n + ")" * n)
+    assert document.tree is not None
+    root: Any = document.tree.root_node
+    for row in (0, n // 2, n, 2 * n):
+        guarded: Any = Guarded(root)
+        assert list(_far_rows(guarded, row, _BODIES)) == list(_far_rows(root, row, _BODIES))

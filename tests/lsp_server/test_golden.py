@@ -34,13 +34,13 @@ def test_golden(file: Path) -> None:
     above, below = golden["before"].split(CURSOR)
     document = Document(f"file:///{file.stem}", golden["language"], 0, above + below)
     assert multiline_at(document, len(above)) == golden["multiline"]
-    model, is_cut_short = golden["model"], "stop" in golden
+    model = golden["model"]
     rule = StopRule(
         multiline=golden["multiline"], line_before=above.replace("\r\n", "\n").rpartition("\n")[2]
     )
     end = rule.end(model)
-    text = model if end is None else model[:end]
-    answer = shown(document, len(above), text, is_whole=not is_cut_short)
+    text = rule.unfinished(model) if "stop" in golden else model[:end]
+    answer = shown(document, len(above), text)
     assert answer.text == golden["expected"]
     # A reason where there was something to show, and none where it is shown.
     assert (answer.hidden is None) == (bool(answer.text) or not text.strip())

@@ -44,6 +44,15 @@ def test_unit(text: str, unit: str | None) -> None:
         ),
         pytest.param("  f(a,", "\n    b)", "  ", "\n    b)", id="no block"),
         pytest.param("  ", "a\n  b", "    ", "a\n  b", id="no step"),
+        pytest.param("\t", "if a:\n\t\t\tb", "\t", "if a:\n\t\tb", id="two tabs to one"),
+        pytest.param(
+            "\tif a {",
+            "\n\t\t\tb(c,\n\t\t\t  d)\n\t}",
+            "\t",
+            "\n\t\tb(c,\n\t\t  d)\n\t}",
+            id="and aligned",
+        ),
+        pytest.param("\tf(a,", "\n\t\t\tb)", "\t", "\n\t\t\tb)", id="two tabs, no block"),
     ],
 )
 def test_reindented(before: str, text: str, unit: str | None, expected: str) -> None:

@@ -275,6 +275,22 @@ async def test_written_after_a_while_and_at_the_end(ready_bench: Bench, timers: 
     assert json.loads(statistics_path().read_text())["version"] == 1
 
 
+async def test_without_a_home_folder_nothing_is_written(
+    ready_bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    item = await offered(ready_bench)
+    await accept(ready_bench, item)
+    with monkeypatch.context() as patch:
+        patch.delenv("XDG_STATE_HOME")
+        patch.setattr("pathlib.Path.home", fail)
+        ready_bench.server.offers.close()
+    assert "statistics were not saved: the user has no home folder" in caplog.text
+    assert not statistics_path().exists()
+
+
 MALFORMED: list[Any] = [
     *(None, [], {}, "x", {"item": None}, {"item": {"command": None}}),
     {"item": {"command": {"arguments": []}}, "acceptedLength": 1},

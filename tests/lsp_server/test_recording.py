@@ -150,9 +150,9 @@ def test_whole_texts_and_half_characters(editor: Editor) -> None:
     assert event.cursor == (0, 5)
 
 
-def test_secrets_are_not_recorded(editor: Editor) -> None:
+@pytest.mark.parametrize("uri", [f"{ROOT}/.env", "file:///home/me/.aws/config"])
+def test_secrets_are_not_recorded(editor: Editor, uri: str) -> None:
     editor.open("x")
-    uri = f"{ROOT}/.env"
     editor.open("TOKEN=hunter2", uri)
     editor.change((0, 0), (0, 0), "hunter3", uri)
     editor.ask(0, 1, uri)

@@ -121,3 +121,21 @@ async def test_beside_a_secret_file_others_are_saved_alone(
     texts = saved_texts(suggester)
     assert any("part=0.25" in text for text in texts), "others are not read at all"
     assert not any("hunter2" in text for text in texts)
+
+
+async def test_of_files_that_are_excluded_later_nothing_stays_known(
+    new_suggester: Callable[[], Suggester], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsp_server.ignored_files.IgnoredFiles.is_ignored", lambda *_: False)
+    suggester = new_suggester()
+    shop, prices = opened("app/shop.py", PLAIN_TEXT), opened("app/prices.py", OTHER_TEXT)
+    suggester.documents = documents = [shop, prices]
+    suggester.prepare(shop, shop.n_chars)
+    assert "part=0.25" in suggester._windows[shop.uri][-1].header
+    documents.remove(prices)
+    suggester.configure(Settings(max_tokens=3))
+    assert "part=0.25" in suggester._windows[shop.uri][-1].header
+    suggester.configure(Settings(exclude=("prices.py",)))
+    suggester.prepare(shop, shop.n_chars)
+    assert "part=0.25" not in suggester._windows[shop.uri][-1].header
+    suggester.close()

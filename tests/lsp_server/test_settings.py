@@ -83,6 +83,7 @@ def test_the_nearest_name_is_told(key: str, nearest: str) -> None:
         ("deadlineMs", 0, "deadline_ms is 0.0, expected 1 to 600000"),
         ("deadlineMs", True, "True is not a float"),
         ("deadlineMs", float("nan"), "deadline_ms is nan"),
+        pytest.param("deadlineMs", 10**400, "int too large to convert to float", id="huge"),
         ("maxTokens", 8.5, "8.5 is not a int"),
         ("maxTokens", 0, "max_tokens is 0, expected 1"),
         ("maxTokens", None, "None is not a int"),

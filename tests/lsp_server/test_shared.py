@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ from lsp_server.shared_window import Window, reach
 from lsp_server.stdio import framed, read_messages
 from lsp_server.suggestions import Suggester
 from lsp_server.window_engine import WindowEngine
-from perf.client import INVOKED, SERVER_COMMAND, Client, ServerGone
+from perf.client import INVOKED, SERVER_COMMAND, Client
 from tests.lsp_server.conftest import OPTIONS
 
 if TYPE_CHECKING:
@@ -116,6 +117,33 @@ class TestAddress:
         with address.listen():
             address.connect().close()
         address.socket_path.unlink()
+
+    @pytest.mark.parametrize("obstacle", ["file", "nowhere", "unwritable", "relative"])
+    def test_a_place_that_cannot_be_used(
+        self, runtime: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+    ) -> None:
+        monkeypatch.delenv("TMPDIR", raising=False)
+        monkeypatch.chdir(runtime)
+        place = {"file": str(runtime / "file"), "nowhere": "/proc/nope", "relative": "here"}
+        if obstacle == "file":
+            (runtime / "file").touch()
+        elif obstacle == "unwritable":
+            (runtime / "keystate").mkdir(mode=0o700)
+            may = os.access
+
+            # Nothing is refused to a user who may do everything.
+            def refuse(path: Path, mode: int) -> bool:
+                return not path.is_relative_to(runtime) and may(path, mode)
+
+            monkeypatch.setattr("os.access", refuse)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", place.get(obstacle, str(runtime)))
+        address = HostAddress.of("a model that no test runs", "auto")
+        assert address.folder == Path(f"/tmp/keystate-{os.getuid()}")
+        assert stat.S_IMODE(address.folder.stat().st_mode) == 0o700
+        with address.listen():
+            address.connect().close()
+        address.socket_path.unlink()
+        assert not (runtime / "here").exists()
 
     def test_one_host_claims_it(self, address: HostAddress) -> None:
         lock = address.claim()
@@ -345,6 +373,51 @@ class TestHost:
         await asyncio.wait_for(self.host(address, 0.01).run(), LIMIT_S)
         assert not address.socket_path.exists()
 
+    async def test_leaves_another_host_s_socket_alone(self, address: HostAddress) -> None:
+        first = self.host(address, LIMIT_S)
+        ending = asyncio.ensure_future(first.run())
+        await asyncio.sleep(0)
+        # As cleaners of temporary folders do.
+        address.socket_path.unlink()
+        second = self.host(address, LIMIT_S)
+        living = asyncio.ensure_future(second.run())
+        await asyncio.sleep(0)
+        first.stop()
+        await asyncio.wait_for(ending, LIMIT_S)
+        address.connect().close()
+        second.stop()
+        await asyncio.wait_for(living, LIMIT_S)
+        assert not address.socket_path.exists()
+
+    async def test_one_that_cannot_be_let_in_at_once_waits(
+        self,
+        address: HostAddress,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        accept, problems = loop.sock_accept, [OSError(errno.EMFILE, "Too many open files")] * 2
+
+        async def scarce(listener: socket.socket) -> Any:
+            if problems:
+                raise problems.pop()
+            return await accept(listener)
+
+        monkeypatch.setattr(loop, "sock_accept", scarce)
+        monkeypatch.setattr("lsp_server.shared_host.ACCEPT_AGAIN_S", 0.0)
+        host = self.host(address, LIMIT_S)
+        living = asyncio.ensure_future(host.run())
+        await asyncio.sleep(0)
+        with address.connect() as window:
+            message = {"jsonrpc": "2.0", "id": 1, "method": "keystate/status", "params": {}}
+            window.sendall(framed(json.dumps(message).encode()))
+            reading = asyncio.to_thread(window.makefile("rb").readline)
+            assert (await asyncio.wait_for(reading, LIMIT_S)).startswith(b"Content-Length")
+        assert not problems
+        assert caplog.text.count("Too many open files") == 2
+        host.stop()
+        await asyncio.wait_for(living, LIMIT_S)
+
     async def test_ends_after_its_last_window(self, address: HostAddress) -> None:
         host = self.host(address, 0.2)
         listening = asyncio.ensure_future(host.run())
@@ -484,7 +557,7 @@ class TestProcesses:
     async def test_two_windows_and_one_engine(
         self, command: tuple[str, ...], suggester: Suggester, runtime: Path
     ) -> None:
-        other_text = TEXT.replace("total", "mean")
+        other_text = TEXT.replace("total", "count")
         async with asyncio.timeout(4 * LIMIT_S):
             # Both find no host.
             one, two = await asyncio.gather(self.started(command), self.started(command))
@@ -551,16 +624,20 @@ class TestProcesses:
                 assert await asyncio.wait_for(client.shutdown(), LIMIT_S) == 0
             await ended(runtime)
 
-    async def test_a_host_that_cannot_start(
+    async def test_without_a_safe_place_a_window_has_its_own_engine(
         self, server_command: tuple[str, ...], runtime: Path
     ) -> None:
         (runtime / "keystate").mkdir()
         (runtime / "keystate").chmod(0o777)
         command = (*server_command, "--shared")
         async with await Client.start(command, stderr=subprocess.DEVNULL) as client:
-            with pytest.raises(ServerGone):
-                await asyncio.wait_for(client.initialize(ROOT, OPTIONS), LIMIT_S)
-            assert await asyncio.wait_for(client.wait(), LIMIT_S) == 1
+            await asyncio.wait_for(client.initialize(ROOT, OPTIONS), LIMIT_S)
+            client.open(uri_of("a.py"), "python", TEXT)
+            (shown,) = [one for one in client.notifications if "showMessage" in one["method"]]
+            assert str(runtime / "keystate") in shown["params"]["message"]
+            assert await self.answer(client, uri_of("a.py"), 6, 10)
+            assert not list((runtime / "keystate").iterdir())
+            assert await asyncio.wait_for(client.shutdown(), LIMIT_S) == 0
 
 
 async def ended(runtime: Path) -> None:

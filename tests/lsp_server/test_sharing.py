@@ -51,6 +51,10 @@ def test_auto_goes_by_the_device(
     assert is_shared("auto", None, device) == expected
 
 
+def test_a_home_that_nobody_has_is_no_folder() -> None:
+    assert is_shared("auto", "~nobody-has-this-name/model", "cpu")
+
+
 def test_auto_goes_by_the_weight(tmp_path: Path) -> None:
     # Holes, which weigh nothing here.
     for name in ("model-1.safetensors", "model-2.safetensors", "optimizer.bin"):

@@ -74,16 +74,102 @@ def test_what_stands_there_is_a_repeat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "text"),
+    ("text", "model", "part"),
     [
-        ("a = 1\n    b = 2\n    c = va", "a = 1\n    b = 2"),
-        ("a = va", "a = va"),
-        ("\n  a", "\n  a"),
+        pytest.param(
+            "if a:\n    if b:\n        |\n",
+            "    c()\n            d()",
+            "c()\n        d()",
+            id="a level",
+        ),
+        pytest.param("if a:\n\tif b:\n\t\t|\n", "\tc()\n\t\t\td()", "c()\n\t\td()", id="a tab"),
+        pytest.param("if a:\n    b()\n    |\n", "    c()", "c()", id="beside what opens nothing"),
+        pytest.param("if a:\n    if b:\n    |\n", "    c()", "    c()", id="not yet deep enough"),
+        pytest.param("if a:\n|\n", "    c()", "    c()", id="not indented"),
+        pytest.param("if a:\n    b()\n|\n", "    c()", "    c()", id="goes on with the block"),
     ],
 )
-def test_half_a_line_is_not_shown_below_whole_ones(model: str, text: str) -> None:
-    before = "if x:\n    |\n" if not model.startswith("\n") else "if x:|\n"
-    assert show(before, model, is_whole=False).text == text
+def test_a_line_that_is_indented_is_not_indented_again(text: str, model: str, part: str) -> None:
+    assert show(text, model) == Shown(text=part)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("function f(a) {\n  return a\n    |\n}\n", ".b()"),
+        ("function f(a) {\n  return a\n  |\n}\n", "  .b()"),
+    ],
+)
+def test_a_chain_may_be_deeper_than_what_it_goes_on_from(text: str, part: str) -> None:
+    assert show(text, "  .b()", language_id="javascript") == Shown(text=part)
+
+
+@pytest.mark.parametrize(
+    ("model", "part"),
+    [
+        pytest.param("continue\n        # c\n        b()", "continue", id="comment and statement"),
+        pytest.param("b()\n        # c\n    d()", "b()\n        # c\n    d()", id="comment alone"),
+        pytest.param("b(c,\n      d)\n    e()", "b(c,\n      d)\n    e()", id="in a bracket"),
+        pytest.param("b = c + \\\n        d", "b = c + \\\n        d", id="backslash"),
+        pytest.param(
+            "if b:  # c\n        d()", "if b:  # c\n        d()", id="comment behind the opener"
+        ),
+        pytest.param('b = """\n      c\n    """', 'b = """\n      c\n    """', id="string"),
+    ],
+)
+def test_no_line_of_python_is_deeper_than_one_that_opens_nothing(model: str, part: str) -> None:
+    assert show("for a in b:\n    |\n", model) == Shown(text=part)
+
+
+def test_in_a_bracket_lines_of_python_are_as_deep_as_they_like() -> None:
+    assert show("a = [\n    |\n]\n", "b\n        + c").text == "b\n        + c"
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "part"),
+    [
+        pytest.param("return <div>|</div>;", ";", "", id="nothing else"),
+        pytest.param("return <div|</div>;", ">;", ">", id="tag"),
+        pytest.param("return <b onClick={() => |}>x</b>;", "f(a + b);", "f(a + b)", id="brace"),
+        pytest.param("return <b onClick={() => { | }}>x</b>;", "f(a);", "f(a);", id="block"),
+        pytest.param("return <u>{a.map((b) => |)}</u>;", "f(b);", "f(b)", id="bracket"),
+        pytest.param("return <p>|</p>;", "a&nbsp;", "a&nbsp;", id="character"),
+        pytest.param("if (a) { | }", "return;", "return;", id="one-line block"),
+    ],
+)
+def test_no_statement_ends_inside_an_expression(text: str, model: str, part: str) -> None:
+    code = f"function f(a, b) {{\n  {text}\n}}\n"
+    for language_id in ("javascriptreact", "typescriptreact"):
+        assert show(code, model, language_id=language_id).text == part
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "part"),
+    [
+        ('define(a, "b",|)', " () => {", ""),
+        ("write(p|)", "r.header {", ""),
+        ("jobs.each(|", "(job) => {", "(job) => {"),
+        ("if (a) |}", "{", "{"),
+    ],
+)
+def test_a_block_is_opened_only_where_it_can_be_written(text: str, model: str, part: str) -> None:
+    code = f"function f(a, p) {{\n  {text}\n}}\n"
+    assert show(code, model, language_id="javascript").text == part
+
+
+@pytest.mark.parametrize(
+    ("model", "part"),
+    [
+        (") -> None:\n    return a", ""),
+        ("int,\n    ) -> None:\n    return a", "int,"),
+        ("int]\n) -> None:\n    return a", "int]"),
+    ],
+)
+def test_no_bracket_is_closed_over_one_that_is_open(model: str, part: str) -> None:
+    text = (
+        "def f(\n    a: Union[\n        str,\n        |\n    b: str = '',\n) -> None:\n    pass\n"
+    )
+    assert show(text, model).text == part
 
 
 def test_errors_are_counted_one_by_one() -> None:

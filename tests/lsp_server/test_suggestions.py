@@ -11,7 +11,12 @@ import pytest
 from engine.request import Completion
 from lsp_server.documents import Change, Document, Position
 from lsp_server.settings import Settings
-from lsp_server.suggestions import Suggester, Suggestion, usable_device
+from lsp_server.suggestions import (
+    Suggester,
+    Suggestion,
+    forget_saved_states,
+    usable_device,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,3 +155,37 @@ async def test_devices() -> None:
     assert usable_device("cpu") == "cpu"
     with pytest.raises(ValueError, match="device is 'toaster', expected one that works here"):
         usable_device("toaster")
+    with pytest.raises(ValueError, match="device is 'meta', expected one that computes"):
+        usable_device("meta")
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no module habana " * 50), NotImplementedError("no backend\n" * 50)]
+)
+async def test_what_torch_says_of_a_device_is_one_short_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.empty", fail)
+    with pytest.raises(ValueError, match="device is 'hpu', expected one that works here: no ") as e:
+        usable_device("hpu")
+    assert len(str(e.value)) < 300
+    assert "\n" not in str(e.value)
+
+
+async def test_without_a_home_folder_there_are_no_states(
+    model_directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", fail)
+    loaded = Suggester.load(Settings(model=str(model_directory), device="cpu"))
+    loaded.close()
+    assert loaded.engine._saving.states is None
+    (record,) = [record for record in caplog.records if "not kept" in record.message]
+    assert "no home folder" in record.message
+    forget_saved_states()

@@ -265,11 +265,10 @@ def test_a_missing_grammar_means_no_tree(caplog: pytest.LogCaptureFixture) -> No
     assert len(caplog.records) == 1
 
 
-def test_a_parse_out_of_time_means_no_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parse_out_of_time_means_no_tree() -> None:
     lines = ["x = 1\n"] * 5000 + [""]
     assert parse(SYNTAXES["python"], lines) is not None
-    monkeypatch.setattr(syntax, "PARSE_BUDGET_S", -1.0)
-    assert parse(SYNTAXES["python"], lines) is None
+    assert parse(SYNTAXES["python"], lines, None, -1.0) is None
 
 
 def test_a_parse_leaves_nothing_of_the_text_behind() -> None:

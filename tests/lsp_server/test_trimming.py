@@ -64,6 +64,19 @@ def test_python_apostrophes_and_string_prefixes() -> None:
     check("x = f'a', rb'", "b'", "'", "b")
 
 
+def test_python_what_the_rest_of_the_line_is_already() -> None:
+    check('    ""', '"', '"', "")
+    check("    ''", "'", "'", "")
+    check("f(g(x", ")", ")", ")")
+
+
+def test_what_goes_on_is_not_ended() -> None:
+    check("x = ", "a;", " + b;", "a")
+    check("x = ", "a;", ", b;", "a")
+    check("<p>", "&amp;", "</p>", "&amp;")
+    check("for (", "let i = 0;", " i < n; i++)", "let i = 0;")
+
+
 def test_python_docstring() -> None:
     check('    """', 'Say so."""', '"""', "Say so.")
     check("    '''", "Say so.", "'''", "Say so.")

@@ -288,6 +288,24 @@ class TestSelected:
         await ready_bench.settle()
         assert ready_bench.result(request) == {"items": []}
 
+    async def test_what_makes_another_word_of_it_is_no_item(self, ready_bench: Bench) -> None:
+        await self.opened(ready_bench)
+        assert await answered(ready_bench, 3, "nter(y)") == "nter(y)"
+        n_asked = len(ready_bench.suggester.asked)
+        request = selected(ready_bench, 0, 3, "print", 3)
+        await ready_bench.settle()
+        # Not prolonged by what was shown before, either.
+        assert len(ready_bench.suggester.asked) == n_asked + 1
+        ready_bench.suggester.answers[-1].set_result(answer("er(y)"))
+        await ready_bench.settle()
+        assert ready_bench.result(request) == {"items": []}
+        request = selected(ready_bench, 0, 3, "print(", 3)
+        await ready_bench.settle()
+        ready_bench.suggester.answers[-1].set_result(answer("y)"))
+        await ready_bench.settle()
+        (item,) = ready_bench.result(request)["items"]
+        assert item["insertText"] == "print(y)"
+
     async def test_then_typed_along_with_and_without_the_menu(self, ready_bench: Bench) -> None:
         await self.opened(ready_bench)
         selected(ready_bench, 0, 3, "print", 3)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lsp_server import workspace_index
+from lsp_server import ignored_files, workspace_index
 from lsp_server.context import WindowLimits, window_at
-from lsp_server.documents import Change, Document
+from lsp_server.documents import MAX_PARSE_LINE_CHARS, Change, Document
 from lsp_server.ignored_files import IgnoredFiles
-from lsp_server.surroundings import ContextSources, Surroundings
+from lsp_server.surroundings import MAX_OTHERS, ContextSources, Surroundings
 from lsp_server.syntax import language_id_of
 from lsp_server.workspace_index import MAX_SNIPPET_CHARS, WorkspaceIndex
 
@@ -181,6 +181,28 @@ def test_one_update_reads_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(index) == 3
 
 
+def test_a_file_that_goes_by_lines_for_a_while_stays_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    file = Document("file:///w/a.py", "python", 1, SHOP, "a.py", clock=lambda: now[0])
+    index, here = WorkspaceIndex(), document_of("here.py", "")
+    index.update([file])
+    with monkeypatch.context() as patched:
+        patched.setattr("lsp_server.documents.parse", lambda *_: None)
+        file.apply(Change(text=SHOP.replace("Basket", "Trolley")))
+        index.update([file])
+        assert file.tree is None
+    assert index.snippets(here, "Basket(", ()) != ""
+    now[0] += 1
+    index.update([file])
+    assert index.snippets(here, "Basket(", ()) == ""
+    assert index.snippets(here, "Trolley(", ()) != ""
+    # But of one that was opened anew nothing is known.
+    index.update([document_of("a.py", "x" * (MAX_PARSE_LINE_CHARS + 1))])
+    assert len(index) == 0
+
+
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace_index, "MAX_KEPT_CHARS", 200)
     monkeypatch.setattr(workspace_index, "MAX_DEFINITIONS", 5)
@@ -260,6 +282,62 @@ def test_ignored_files_are_not_read_and_forgotten_when_they_become_so() -> None:
     assert len(surroundings.index) == 0
 
 
+def test_however_many_are_open_git_runs_once_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def look(uri: str) -> bool:
+        asked.append(uri)
+        return False
+
+    monkeypatch.setattr(ignored_files, "_is_ignored", look)
+    files = [document_of(f"f{n}.py", f"def name_{n}(): ...\n") for n in range(700)]
+    surroundings = Surroundings(ContextSources())
+    surroundings.documents = [*files, HERE]
+    # Worked on long ago, and so before those that were only opened.
+    for file in (files[3], files[1], HERE):
+        surroundings.touch(file)
+    for _ in range(4):
+        sources(surroundings)
+        for file in files[:2]:
+            # Until git has been heard on all it was asked about.
+            surroundings._ignored.answer(file.uri).result(30)
+    surroundings.close()
+    opened_last = [file.uri for file in files[: -MAX_OTHERS + 1 : -1]]
+    assert len(opened_last) == MAX_OTHERS - 2
+    assert asked == [files[1].uri, files[3].uri, *opened_last, files[0].uri]
+
+
+def test_what_was_not_asked_about_for_longest_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, may_go_on, asked = threading.Event(), threading.Event(), []
+
+    def look(uri: str) -> bool:
+        begun.set()
+        asked.append(uri)
+        return may_go_on.wait(30)
+
+    monkeypatch.setattr(ignored_files, "_is_ignored", look)
+    monkeypatch.setattr(ignored_files, "MAX_FILES", 3)
+    ignored = IgnoredFiles()
+    for uri in ("a", "b", "c"):
+        ignored.answer(uri)
+    assert begun.wait(30)
+    b = ignored.answer("b")
+    ignored.answer("a")
+    # Now "c", which nobody asks about any more, need not be looked at.
+    last = ignored.answer("d")
+    forgotten = ignored.answer("e")
+    ignored.forget("e")
+    may_go_on.set()
+    assert last.result(30) is True
+    assert ignored.answer("a").result(30) is True
+    ignored.close()
+    assert b.cancelled()
+    assert forgotten.cancelled()
+    assert asked == ["a", "d"]
+
+
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder under git, with a setting that would have git run a command."""
@@ -288,6 +366,27 @@ def test_git_says_what_it_ignores(repository: Path, path: str, expected: bool) -
     ignored = IgnoredFiles()
     assert ignored.answer(uri).result(30) is expected
     assert ignored.is_ignored(uri) is expected
+    ignored.close()
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "expected"),
+    [
+        ("link.py", "build/a.py", True),
+        ("link.py", "a.py", False),
+        # What is ignored itself, wherever it leads.
+        ("b.local.py", "../outside.py", True),
+        ("notes.txt", "../.env", True),
+        ("sub", "sub", False),
+    ],
+    ids=["to an ignored one", "to another", "ignored itself", "to a secret", "to itself"],
+)
+def test_what_a_link_leads_to_counts(
+    repository: Path, link: str, target: str, expected: bool
+) -> None:
+    (repository / link).symlink_to(target)
+    ignored = IgnoredFiles()
+    assert ignored.answer((repository / link).as_uri()).result(30) is expected
     ignored.close()
 
 

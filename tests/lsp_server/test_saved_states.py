@@ -1,0 +1,52 @@
+"""What a server leaves of what was saved on disk, by whether its user wants anything saved."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lsp_server.private_files import states_folder
+from lsp_server.settings import Settings
+from lsp_server.suggestions import Suggester
+from tests.lsp_server.server_bench import Bench
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT_S = 60
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of states of a model that nobody runs here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = states_folder() / f"{'0' * 16}-torch.float32" / f"{'0' * 32}.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"states")
+    return path
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("save_states", [True, False])
+async def test_a_server_that_saves_none_deletes_those_that_were(
+    saved: Path, save_states: bool
+) -> None:
+    bench = Bench()
+    try:
+        await bench.initialized({"saveStates": save_states})
+        await asyncio.wait_for(bench.load(), LIMIT_S)
+    finally:
+        bench.close()
+    assert saved.exists() == save_states
+    assert (files := list(states_folder().iterdir())) == [saved.parent] * save_states, files
+
+
+def test_a_command_that_saves_none_deletes_none(
+    saved: Path, stepped: Suggester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `keystate complete` does, beside an editor that is open."""
+    monkeypatch.setattr("lsp_server.suggestions.Engine.load", lambda *_, **__: stepped.engine)
+    Suggester.load(Settings(device="cpu", save_states=False)).close()
+    assert saved.exists()
