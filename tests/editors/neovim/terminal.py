@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -67,9 +68,14 @@ class Terminal:
             "-f", "/dev/null", "new-session", "-d", "-x", columns, "-y", rows,
             *map(str, editor), env=environment,
         )  # fmt: skip
-        self.until(self._socket.exists, "the editor listens")
+        self.until(self._listens, "the editor listens")
         self.until(lambda: self.lua("return vim.v.vim_did_enter") == 1, "the editor has started")
         return self
+
+    def _listens(self) -> bool:
+        """Whether it can be called: its socket is there a moment before."""
+        with socket.socket(socket.AF_UNIX) as caller:
+            return caller.connect_ex(str(self._socket)) == 0
 
     def close(self) -> None:
         """End it and its server."""
