@@ -116,8 +116,6 @@ class _Way:
             line_before=request.prefix.rpartition("\n")[2],
             nearby=(request.prefix, request.suffix, *request.sources),
         )
-        # What is laid on a trunk for one answer leaves nothing on its trail.
-        self.trail_owner = None if len(self.prompt.tail) else self.prompt.owner
 
     def completion(self) -> Generator[None, None, Completion]:
         """Go all the way to the answer, or as far as there is time."""
@@ -167,7 +165,8 @@ class _Way:
         covering = self.decoder.cover(
             self.prompt.held,
             at,
-            self.trail_owner,
+            # What is laid on a trunk for one answer leaves nothing on its trail.
+            None if len(self.prompt.tail) else self.prompt.owner,
             self.cost,
             keep_rows=self.request.keep_logits,
             proposal=self._proposal(),

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.brackets import pairs
+from engine.blocks import continues_block, opens_block
+from engine.brackets import CLOSERS, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,12 +15,6 @@ if TYPE_CHECKING:
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 _WORD = re.compile(r"\w")
 _WORD_TAIL = re.compile(r"\w+\Z")
-_OPENERS = (":", "(", "[", "{")
-_CLOSERS = frozenset(")]}")
-# Lines that go on with a block, at the indentation of the line that opened it.
-_CONTINUES_BLOCK = re.compile(
-    r"(?:else|elif|except|finally|catch|case|default|end|public|private|protected)\b"
-)
 # Between top-level definitions two are usual; more say that there is nothing to write.
 _MAX_LEADING_BLANK_LINES = 2
 # What a text says at its end so many times, in so many characters, it will not stop saying. Code
@@ -62,12 +57,12 @@ class StopRule:
                 if _indent(composed) < indent:
                     return kept
                 if not began:
-                    began, indent, opened = True, _indent(composed), _opens(composed)
+                    began, indent, opened = True, _indent(composed), opens_block(composed)
                 elif opened and complete and _indent(composed) == indent:
                     if _closes(composed):
-                        if not _opens(composed):
+                        if not opens_block(composed):
                             return stop
-                    elif not _CONTINUES_BLOCK.match(composed.strip()):
+                    elif not continues_block(composed):
                         return kept
                 kept = stop
             elif complete:
@@ -134,12 +129,8 @@ def _lines(text: str) -> Iterator[tuple[int, int, bool]]:
     yield start, len(text), False
 
 
-def _opens(line: str) -> bool:
-    return line.rstrip().endswith(_OPENERS)
-
-
 def _closes(line: str) -> bool:
-    return line.strip()[0] in _CLOSERS
+    return line.strip()[0] in CLOSERS
 
 
 def _indent(line: str) -> int:

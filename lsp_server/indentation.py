@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.blocks import opens_block
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # What one level can be in spaces. Other steps are alignment.
 _WIDTHS = (2, 3, 4, 8)
-_BLOCK_OPENERS = (":", "{", "(", "[")
 _TAB = "\t"
 # Columns that stand for a tab where lines of tabs are measured.
-_TAB_WIDTH = 4
+TAB_WIDTH = 4
 
 
 def indent_unit(lines: Sequence[str]) -> str | None:
@@ -33,7 +34,7 @@ def indent_unit(lines: Sequence[str]) -> str | None:
                 n_tabs += 1
             elif len(blanks) - len(opener) in n_steps:
                 n_steps[len(blanks) - len(opener)] += 1
-        opener = blanks if code.endswith(_BLOCK_OPENERS) else None
+        opener = blanks if opens_block(code) else None
     width = max(n_steps, key=lambda width: n_steps[width])
     if max(n_tabs, n_steps[width]) == 0:
         return None
@@ -74,9 +75,9 @@ def is_indented(before: str, above: str, unit: str | None, *, is_python: bool) -
     """
     if not before or before.strip() or not above:
         return False
-    more = len(before.expandtabs(_TAB_WIDTH)) - len(leading_blanks(above).expandtabs(_TAB_WIDTH))
-    if above.rstrip().endswith(_BLOCK_OPENERS):
-        return more >= (1 if unit is None else len(unit.expandtabs(_TAB_WIDTH)))
+    more = len(before.expandtabs(TAB_WIDTH)) - _columns(above)
+    if opens_block(above):
+        return more >= (1 if unit is None else _columns(unit))
     return more > 0 or (is_python and more == 0)
 
 
@@ -97,14 +98,17 @@ def _first_of_substance(lines: Sequence[str]) -> int | None:
     return next((n for n, line in enumerate(lines) if line.strip()), None)
 
 
+def _columns(line: str, tab_width: int = TAB_WIDTH) -> int:
+    """How wide the blanks are that a line starts with."""
+    return len(leading_blanks(line).expandtabs(tab_width))
+
+
 def _width_in_spaces(lines: Sequence[str], first: int) -> int:
     """How many spaces stand for a tab in lines that should be indented by tabs.
 
     The first line's tabs, and whether it opens a block, tell the level of the one below it.
     """
-    level = leading_blanks(lines[first]).count(_TAB) + lines[first].rstrip().endswith(
-        _BLOCK_OPENERS
-    )
+    level = leading_blanks(lines[first]).count(_TAB) + opens_block(lines[first])
     widths = [
         len(leading_blanks(line))
         for line in lines[first + 1 :]
@@ -128,13 +132,13 @@ def _with_tabs(line: str, width: int) -> str:
 
 def _with_tab_steps(lines: Sequence[str], first: int) -> list[str]:
     """The lines with steps of one tab where they have steps of two."""
-    widths = [len(leading_blanks(line).expandtabs(_TAB_WIDTH)) for line in lines]
-    if _step(lines, widths) != 2 * _TAB_WIDTH:
+    widths = [_columns(line) for line in lines]
+    if _step(lines, widths) != 2 * TAB_WIDTH:
         return list(lines)
     base = widths[first]
-    scaled = (_scaled(width, base, 2 * _TAB_WIDTH, _TAB_WIDTH) for width in widths)
+    scaled = (_scaled(width, base, 2 * TAB_WIDTH, TAB_WIDTH) for width in widths)
     return [
-        _TAB * (width // _TAB_WIDTH) + " " * (width % _TAB_WIDTH) + line.lstrip(" \t")
+        _TAB * (width // TAB_WIDTH) + " " * (width % TAB_WIDTH) + line.lstrip(" \t")
         if line.strip()
         else line
         for width, line in zip(scaled, lines, strict=True)
@@ -143,7 +147,7 @@ def _with_tab_steps(lines: Sequence[str], first: int) -> list[str]:
 
 def _with_spaces(lines: Sequence[str], first: int, unit: int) -> list[str]:
     """The lines without tabs, and with steps of `unit` where they have steps of another width."""
-    widths = [len(leading_blanks(line).expandtabs(unit)) for line in lines]
+    widths = [_columns(line, unit) for line in lines]
     base, step = widths[first], _step(lines, widths)
     if step is not None and step != unit:
         widths = [_scaled(width, base, step, unit) for width in widths]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from engine.malloc import Option, tell_malloc
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Of malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # From here on a block is the system's. States and prompts' logs are larger, what a keystroke
 # leaves behind is smaller.
 LARGE_BYTES = 2**19
@@ -27,12 +26,7 @@ def give_back_large_blocks() -> None:
     there what is freed later holds what was freed before. Over hours a server's memory grew in
     steps of 8 MB, and it was 60 MB larger.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
-    mallopt(_TRIM_THRESHOLD, KEPT_FREE_BYTES)
+    tell_malloc({Option.MMAP_THRESHOLD: LARGE_BYTES, Option.TRIM_THRESHOLD: KEPT_FREE_BYTES})
 
 
 @contextmanager

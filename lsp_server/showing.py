@@ -94,8 +94,7 @@ def n_errors(tree: Tree) -> int:
 def _parsing_part(document: Document, offset: int, before: str, text: str) -> str:
     """The longest part that leaves no more errors than there were; "" if there is none.
 
-    A line that is being written has errors before and after: only more of them count. But what
-    ends a statement too early is left out where that leaves fewer.
+    A line that is being written has errors before and after: only more of them count.
     """
     excerpt, at = excerpt_at(document, offset)
     n_before = _n_errors_in(document, excerpt)
@@ -110,14 +109,22 @@ def _parsing_part(document: Document, offset: int, before: str, text: str) -> st
         for finished in _finished(document, part, rest):
             n_after = _n_errors_in(document, excerpt[:at] + finished + excerpt[at:])
             if n_after is None or n_after <= n_before:
-                if n_after and part.endswith(";") and rest.strip():
-                    going_on = excerpt[:at] + part[:-1] + excerpt[at:]
-                    if (_n_errors_in(document, going_on) or 0) < n_after:
-                        return part[:-1]
-                return part
+                return _without_early_end(document, excerpt, at, part, n_after or 0)
     # In a text without errors nothing that was left out can be broken.
     may_mislead = n_before > 0 and len(excerpt) < document.n_chars
     return text if may_mislead and _parses_as_well(document, offset, text, rest) else ""
+
+
+def _without_early_end(
+    document: Document, excerpt: str, at: int, text: str, n_errors_with: int
+) -> str:
+    """A text without its semicolon where that leaves fewer errors; there it ends too early."""
+    rest = excerpt[at:].partition("\n")[0]
+    if not n_errors_with or not text.endswith(";") or not rest.strip():
+        return text
+    going_on = text[:-1]
+    n_without = _n_errors_in(document, excerpt[:at] + going_on + excerpt[at:]) or 0
+    return going_on if n_without < n_errors_with else text
 
 
 def _parses_as_well(document: Document, offset: int, text: str, rest: str) -> bool:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import re
 
+from engine.blocks import continues_block, opens_block
 from engine.brackets import CLOSER, CLOSERS, QUOTES, pairs
 from lsp_server.documents import with_unix_newlines
-from lsp_server.indentation import reindented, without_lead
+from lsp_server.indentation import TAB_WIDTH, reindented, without_lead
 
 # What may be doubled without the rest of its line: what editors insert, and what follows it.
 _PUNCTUATION = CLOSERS | frozenset(QUOTES + ";:,> ")
-# Lines that go on with the block above them, at the indentation of the line that opened it.
-_CONTINUES_BLOCK = re.compile(
-    r"(?:else|elif|except|finally|catch|case|default|end|public|private|protected)\b"
-)
-_TAB_WIDTH = 4
 # Brackets are paired within so many characters on either side of the cursor.
 _PAIRED_CHARS = 1000
 _TRAILING_BLANKS = re.compile(r"[ \t]+\n")
@@ -124,7 +120,7 @@ def _within_block(before: str, text: str) -> str:
     if first is None:
         return text
     base = _indent(composed[first])
-    opened = _opens(composed[first])
+    opened = opens_block(composed[first])
     for n, line in enumerate(composed[first + 1 :], start=first + 1):
         code = line.strip()
         if not code or _indent(line) > base:
@@ -135,9 +131,9 @@ def _within_block(before: str, text: str) -> str:
             # A statement beside the first one.
             continue
         closes = code[0] in CLOSERS
-        if not closes and not _CONTINUES_BLOCK.match(code):
+        if not closes and not continues_block(code):
             return "\n".join(lines[:n])
-        if closes and not _opens(line):
+        if closes and not opens_block(line):
             return "\n".join(lines[: n + 1])
     return text
 
@@ -154,19 +150,15 @@ def _without_stray_step(before: str, text: str) -> str:
             continue
         if last is not None and _indent(line) > _indent(composed[last]):
             above = composed[last]
-            opens = _opens(above) or _opens(_PYTHON_COMMENT.sub("", above))
+            opens = opens_block(above) or opens_block(_PYTHON_COMMENT.sub("", above))
             if not opens and not above.endswith("\\") and not pairs("\n".join(composed[:n]))[1]:
                 return "\n".join(lines[: last + 1])
         last = n
     return text
 
 
-def _opens(line: str) -> bool:
-    return line.rstrip().endswith((":", *CLOSER))
-
-
 def _indent(line: str) -> int:
-    line = line.expandtabs(_TAB_WIDTH)
+    line = line.expandtabs(TAB_WIDTH)
     return len(line) - len(line.lstrip())
 
 

@@ -12,7 +12,6 @@ remembers where the stage began: stopped, it is taken up without the option, lik
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
@@ -26,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from engine.config import Mamba2Config
+from engine.malloc import Option, tell_malloc
 from engine.mamba2 import Mamba2
 from engine.state import RecurrentState
 from engine.tokenizer import Tokenizer
@@ -45,7 +45,6 @@ def loss_of(
     """Give the mean next-token loss of tokens (batch, length + 1), and the state after length."""
     hidden, after = model.prefill(tokens[:, :-1], state)
     head = model.backbone.embeddings.weight
-    assert isinstance(head, Tensor), "no quantized model is trained"
     assert isinstance(head, Tensor), "training knows no quantized weights"
     targets = tokens[:, 1:].flatten()
     return next_token_loss(hidden.flatten(0, 1), head, targets, compiled=compiled), after
@@ -66,14 +65,14 @@ def keep_freed_memory() -> None:
     Each step allocates gigabytes in large blocks. Given back to the system and faulted in again,
     130,000 pages a second, they halved the speed of training on two cores.
     """
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # of malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    choices = (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28), (arena_max, 1)
-    for option, value in choices:
-        mallopt(option, value)
+    tell_malloc(
+        {
+            Option.MMAP_MAX: 0,
+            Option.TRIM_THRESHOLD: 2**31 - 1,
+            Option.TOP_PAD: 2**28,
+            Option.ARENA_MAX: 1,
+        }
+    )
 
 
 def mixture_of(corpora: dict[str, Corpus], tokenizer: Tokenizer, seed: int) -> Mixture:

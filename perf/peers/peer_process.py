@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from perf.process_usage import Usage
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class PeerProcess:
+class PeerProcess(ABC):
     """A process. Use as `with PeerProcess(…) as process`: it is ended however the block ends."""
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:
@@ -41,9 +42,9 @@ class PeerProcess:
     def usage(self) -> Usage:
         return Usage.of(self._process.pid)
 
+    @abstractmethod
     def _wait_until_ready(self) -> None:
         """Return once it answers; RuntimeError if it never will."""
-        raise NotImplementedError
 
     def _end(self) -> None:
         self._process.kill()
