@@ -191,13 +191,16 @@ const steps = {
     const name = await write("if job");
     let ghost = await editor.ghostShown();
     const all = `if job${ghost}`;
+    let { length: column } = `${before.split("\n").at(-1)}if job`;
     for (let i = 0; i < 3; i += 1) {
-      const since = nRequests();
       await editor.type(ghost[0]);
       ghost = ghost.slice(1);
+      column += 1;
       await until("the rest", async () => (await editor.ghost()) === ghost);
-      await until("an answer about the rest", () => editor.answers().length === nRequests() && nRequests() > since);
-      const answer = await until("what the answer took", () => editor.answers().at(-1).timing && editor.answers().at(-1));
+      // VS Code may ask about the text before the key once more, even when the key is pressed.
+      const isAboutRest = ({ items, params, timing }) =>
+        items?.[0] && timing && params.position.character === column && params.textDocument.uri.endsWith(`/${name}`);
+      const answer = await until("an answer about the rest, and what it took", () => editor.answers().findLast(isAboutRest));
       assert.equal(answer.items[0].insertText.trimEnd(), ghost);
       assert.equal(answer.timing.passes.model, 0, "the model ran");
       assert.equal(await editor.ghost(), ghost);
