@@ -51,7 +51,7 @@ def write_alternatives(
             yield
         text = rule.unfinished(other.shown) if stop == "limit" else other.shown
         if end is not None:
-            stop, text = "block" if request.multiline else "line", other.shown[:end]
+            stop, text = "block" if rule.is_block(other.shown) else "line", other.shown[:end]
         if text not in seen:
             seen.add(text)
             others.append(Alternative(text=text, log_prob=other.log_prob(), stop=stop))

@@ -115,6 +115,7 @@ class _Way:
             multiline=request.multiline,
             line_before=request.prefix.rpartition("\n")[2],
             nearby=(request.prefix, request.suffix, *request.sources),
+            with_block=request.with_block,
         )
 
     def completion(self) -> Generator[None, None, Completion]:
@@ -231,7 +232,7 @@ class _Way:
             return self._answer("limit", text) if is_full else None
         end = self.rule.end(text)
         if end is not None:
-            return self._answer("block" if self.request.multiline else "line", text[:end])
+            return self._answer("block" if self.rule.is_block(text) else "line", text[:end])
         if is_full or self.rule.is_loop(text):
             return self._answer("limit", self.rule.unfinished(text))
         return None

@@ -25,6 +25,8 @@ class CompletionRequest:
     prefix: str
     suffix: str
     multiline: bool = False
+    # Where a single line opens a block with a brace, the block is written too.
+    with_block: bool = False
     max_tokens: int = 64
     # From the moment of submission; None waits for ever.
     deadline_ms: float | None = 300.0

@@ -30,10 +30,10 @@ _LOOP_END_CHARS = 8
 class StopRule:
     """Where to cut generated text.
 
-    A single line ends before its line break. Several lines end before a blank line, or before a
-    line that stands further left than the first one with something on it, or than the cursor's
-    indentation. Where the first one opens a block or a bracket, they end with the line that closes
-    it, or before the statement beside it.
+    A single line ends before its line break, unless it goes on with a block. Several lines end
+    before a blank line, or before a line that stands further left than the first one with something
+    on it, or than the cursor's indentation. Where the first one opens a block or a bracket, they
+    end with the line that closes it, or before the statement beside it.
     """
 
     multiline: bool
@@ -41,10 +41,19 @@ class StopRule:
     line_before: str
     # What the code nearby says again and again may be said so here.
     nearby: tuple[str, ...] = ()
+    # A single line that ends with an opening brace is followed by what stands in the braces.
+    with_block: bool = False
+
+    def is_block(self, text: str) -> bool:
+        """Whether `text`, as it stands, may run over several lines."""
+        if self.multiline:
+            return True
+        found = _LINE_BREAK.search(text) if self.with_block else None
+        return found is not None and text[: found.start()].rstrip().endswith("{")
 
     def end(self, text: str) -> int | None:
         """Give how much of `text` is kept when decoding can stop here, else None."""
-        if not self.multiline:
+        if not self.is_block(text):
             found = _LINE_BREAK.search(text)
             return None if found is None else found.start()
         indent = _indent(self.line_before)
@@ -90,7 +99,7 @@ class StopRule:
             end -= period
             while end > period and text[end - 1] == text[end - 1 - period]:
                 end -= 1
-        if self.multiline:
+        if self.is_block(text[: end + 1]):
             *complete, (start, _, _) = _lines(text[: end + 1])
             if complete and text[:start].strip():
                 return text[:start].rstrip()

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lsp_server.indentation import columns
 from lsp_server.syntax import definition_lines, line_comment_of
 
 if TYPE_CHECKING:
@@ -222,6 +223,26 @@ def multiline_at(document: Document, offset: int) -> bool:
     if opener is None:
         return False
     return document.slice(opener, opener + 1) != "{" or not _is_block_brace(document, opener)
+
+
+def lacks_block(document: Document, offset: int) -> bool:
+    """Whether a block that is opened at the end of the cursor's line is closed nowhere below.
+
+    Goes by the line below: it is a block's if it stands further right, or closes one beside the
+    cursor's line. Only in languages with braces, outside of comments.
+    """
+    syntax, tree = document.syntax, document.tree
+    if syntax is None or tree is None or not syntax.blocks:
+        return False
+    line = document.line_of(offset)
+    before = document.slice(document.line_start(line), offset)
+    written = offset - 1 if before.strip() else offset
+    if document.lines[line][len(before) :].strip() or _prose_at(document, written):
+        return False
+    below = document.lines[line + 1 : line + 1 + MAX_LINES_TO_OPENER]
+    code = next(filter(str.strip, below), "")
+    indent, column = columns(before), columns(code)
+    return column < indent or (column == indent and not code.lstrip().startswith("}"))
 
 
 def _inside_one_token(tree: Tree, point: tuple[int, int]) -> bool:

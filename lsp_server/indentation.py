@@ -75,9 +75,9 @@ def is_indented(before: str, above: str, unit: str | None, *, is_python: bool) -
     """
     if not before or before.strip() or not above:
         return False
-    more = len(before.expandtabs(TAB_WIDTH)) - _columns(above)
+    more = len(before.expandtabs(TAB_WIDTH)) - columns(above)
     if opens_block(above):
-        return more >= (1 if unit is None else _columns(unit))
+        return more >= (1 if unit is None else columns(unit))
     return more > 0 or (is_python and more == 0)
 
 
@@ -98,7 +98,7 @@ def _first_of_substance(lines: Sequence[str]) -> int | None:
     return next((n for n, line in enumerate(lines) if line.strip()), None)
 
 
-def _columns(line: str, tab_width: int = TAB_WIDTH) -> int:
+def columns(line: str, tab_width: int = TAB_WIDTH) -> int:
     """How wide the blanks are that a line starts with."""
     return len(leading_blanks(line).expandtabs(tab_width))
 
@@ -132,7 +132,7 @@ def _with_tabs(line: str, width: int) -> str:
 
 def _with_tab_steps(lines: Sequence[str], first: int) -> list[str]:
     """The lines with steps of one tab where they have steps of two."""
-    widths = [_columns(line) for line in lines]
+    widths = [columns(line) for line in lines]
     if _step(lines, widths) != 2 * TAB_WIDTH:
         return list(lines)
     base = widths[first]
@@ -147,7 +147,7 @@ def _with_tab_steps(lines: Sequence[str], first: int) -> list[str]:
 
 def _with_spaces(lines: Sequence[str], first: int, unit: int) -> list[str]:
     """The lines without tabs, and with steps of `unit` where they have steps of another width."""
-    widths = [_columns(line, unit) for line in lines]
+    widths = [columns(line, unit) for line in lines]
     base, step = widths[first], _step(lines, widths)
     if step is not None and step != unit:
         widths = [_scaled(width, base, step, unit) for width in widths]

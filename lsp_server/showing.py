@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lsp_server.context import lacks_block
 from lsp_server.documents import Document
 from lsp_server.excerpt import excerpt_at
 from lsp_server.indentation import indent_unit, is_indented
 from lsp_server.syntax import SYNTAXES
-from lsp_server.trimming import closers_for, first_outer_closer, trim, wrong_closer
+from lsp_server.trimming import closing_lines, first_outer_closer, trim, wrong_closer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,13 +107,15 @@ def _parsing_part(document: Document, offset: int, before: str, text: str) -> st
         text = text if wrong is None else text[:wrong].rstrip()
     rest = excerpt[at:].partition("\n")[0]
     for part in _parts(before, text):
-        for finished in _finished(document, part, rest):
+        for finished in _finished(document, offset, before, part, rest):
             n_after = _n_errors_in(document, excerpt[:at] + finished + excerpt[at:])
             if n_after is None or n_after <= n_before:
-                return _without_early_end(document, excerpt, at, part, n_after or 0)
+                return _without_early_end(document, excerpt, at, finished, n_after or 0)
     # In a text without errors nothing that was left out can be broken.
-    may_mislead = n_before > 0 and len(excerpt) < document.n_chars
-    return text if may_mislead and _parses_as_well(document, offset, text, rest) else ""
+    if n_before == 0 or len(excerpt) == document.n_chars:
+        return ""
+    candidates = _finished(document, offset, before, text, rest)
+    return next((one for one in candidates if _parses_as_well(document, offset, one)), "")
 
 
 def _without_early_end(
@@ -127,28 +130,28 @@ def _without_early_end(
     return going_on if n_without < n_errors_with else text
 
 
-def _parses_as_well(document: Document, offset: int, text: str, rest: str) -> bool:
+def _parses_as_well(document: Document, offset: int, text: str) -> bool:
     """Whether a whole document has no more errors with a text inserted; no for a long one."""
     if document.tree is None or len(document.lines) > MAX_WHOLE_LINES:
         return False
     whole, n_before = document.text, n_errors(document.tree)
-    for finished in _finished(document, text, rest):
-        n_after = _n_errors_in(document, whole[:offset] + finished + whole[offset:])
-        if n_after is not None and n_after <= n_before:
-            return True
-    return False
+    n_after = _n_errors_in(document, whole[:offset] + text + whole[offset:])
+    return n_after is not None and n_after <= n_before
 
 
-def _finished(document: Document, text: str, rest: str) -> Iterator[str]:
-    """A text, and where all that it lacks is the end of a block that it opens, with that end.
+def _finished(document: Document, offset: int, before: str, text: str, rest: str) -> Iterator[str]:
+    """A text, and where it leaves a block open that it opens, the text with the block's end.
 
-    No block is written between a brace and the rest of its line, unless that is braces too.
+    The more likely one first. No block is written between a brace and the rest of its line.
     """
-    yield text
     syntax = SYNTAXES.get(document.language_id)
-    opens = text.endswith("{") and not rest.strip("{} \t\r")
-    if opens and syntax is not None and syntax.blocks:
-        yield text + closers_for(text)
+    has_blocks = syntax is not None and syntax.blocks and not rest.strip()
+    closing = closing_lines(before, text) if has_blocks else []
+    if not closing:
+        yield text
+        return
+    closed = document.newline.join([text.rstrip(), *closing])
+    yield from (closed, text) if lacks_block(document, offset) else (text, closed)
 
 
 def _n_errors_in(document: Document, text: str) -> int | None:

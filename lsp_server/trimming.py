@@ -7,7 +7,7 @@ import re
 from engine.blocks import continues_block, opens_block
 from engine.brackets import CLOSER, CLOSERS, QUOTES, pairs
 from lsp_server.documents import with_unix_newlines
-from lsp_server.indentation import TAB_WIDTH, reindented, without_lead
+from lsp_server.indentation import columns, leading_blanks, reindented, without_lead
 
 # What may be doubled without the rest of its line: what editors insert, and what follows it.
 _PUNCTUATION = CLOSERS | frozenset(QUOTES + ";:,> ")
@@ -119,13 +119,13 @@ def _within_block(before: str, text: str) -> str:
     first = next((n for n, line in enumerate(composed) if line.strip()), None)
     if first is None:
         return text
-    base = _indent(composed[first])
+    base = columns(composed[first])
     opened = opens_block(composed[first])
     for n, line in enumerate(composed[first + 1 :], start=first + 1):
         code = line.strip()
-        if not code or _indent(line) > base:
+        if not code or columns(line) > base:
             continue
-        if _indent(line) < base:
+        if columns(line) < base:
             return "\n".join(lines[:n])
         if not opened:
             # A statement beside the first one.
@@ -148,18 +148,13 @@ def _without_stray_step(before: str, text: str) -> str:
     for n, line in enumerate(composed):
         if not _PYTHON_COMMENT.sub("", line).strip():
             continue
-        if last is not None and _indent(line) > _indent(composed[last]):
+        if last is not None and columns(line) > columns(composed[last]):
             above = composed[last]
             opens = opens_block(above) or opens_block(_PYTHON_COMMENT.sub("", above))
             if not opens and not above.endswith("\\") and not pairs("\n".join(composed[:n]))[1]:
                 return "\n".join(lines[: last + 1])
         last = n
     return text
-
-
-def _indent(line: str) -> int:
-    line = line.expandtabs(TAB_WIDTH)
-    return len(line) - len(line.lstrip())
 
 
 def _without_rest(before: str, text: str, rest: str) -> str:
@@ -246,9 +241,26 @@ def wrong_closer(before: str, text: str) -> int | None:
     return None if first is None or not pairs(whole[:first])[1] else first - len(before)
 
 
-def closers_for(text: str) -> str:
-    """What closes the brackets and quotes that a text leaves open, the innermost first."""
-    return "".join(CLOSER.get(text[at], text[at]) for at in reversed(pairs(text)[1]))
+def closing_lines(before: str, text: str) -> list[str]:
+    """Lines that close the block which the first line with something on it opens with a brace.
+
+    before: the cursor's line up to the cursor. Each line stands as far right as the one whose
+    brackets it closes, the innermost first. None where no block is left open, or a quote is.
+    """
+    whole = before + text
+    lines = whole.splitlines(keepends=True)
+    opener = next(filter(str.strip, lines), "")
+    still_open = pairs(whole)[1]
+    if not opener.rstrip().endswith("{") or any(whole[at] in QUOTES for at in still_open):
+        return []
+    closing: list[str] = []
+    start = 0
+    for line in lines:
+        opened = [CLOSER[whole[at]] for at in still_open if start <= at < start + len(line)]
+        if opened:
+            closing.append(leading_blanks(line) + "".join(reversed(opened)))
+        start += len(line)
+    return closing[::-1]
 
 
 def _n_unpaired(text: str) -> int:

@@ -31,6 +31,9 @@ BLOCK = "def f():\n\t"
         pytest.param(LINE, "🍰", {"max_tokens": 3}, "", "limit", id="limit in a character"),
         pytest.param(BLOCK, "ab =cf\nd", {"multiline": True}, "ab =cf", "block", id="block"),
         pytest.param(BLOCK, "ab =cf\nd", {}, "ab =cf", "line", id="one line of a block"),
+        pytest.param(BLOCK, "ab{\nd", {"with_block": True}, "ab{", "block", id="block opened"),
+        pytest.param(LINE, "ab{\r\td", {"with_block": True}, "ab{\r\td", "eos", id="its lines"),
+        pytest.param(LINE, "ab{\r\td", {}, "ab{", "line", id="one line that opens a block"),
         pytest.param(BLOCK, "ab\ncf", {"raw": True}, "ab\ncf", "eos", id="raw: no stop rule"),
     ],
 )

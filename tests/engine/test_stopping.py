@@ -83,6 +83,37 @@ def test_several_lines_end_before_a_blank_line_or_a_dedent(
 
 
 @pytest.mark.parametrize(
+    ("line_before", "text", "kept"),
+    [
+        pytest.param("\tif a", " {\n", None, id="opens"),
+        pytest.param("\tif a", " {\n\t\tb()\n\t}\n", " {\n\t\tb()\n\t}", id="to its end"),
+        pytest.param("\tif a", " {\r\n\t\tb()\r\n\t}\r\n", " {\r\n\t\tb()\r\n\t}", id="CRLF"),
+        pytest.param("\t", "if a { \n\t\tb()\n}", "if a { \n\t\tb()", id="dedent"),
+        pytest.param("\tif a", " {\n\tb()\n", " {", id="nothing in it"),
+        pytest.param("\tif a", "() {}\n\tb()", "() {}", id="closed at once"),
+        pytest.param("\t", "f(\n", "f(", id="another bracket"),
+        pytest.param("\tcase a", ":\n", ":", id="no bracket"),
+        pytest.param("\tif a ", "{\n\t\tb()\n}", "{\n\t\tb()", id="brace alone"),
+    ],
+)
+def test_a_line_that_opens_a_block_may_go_on_with_it(
+    line_before: str, text: str, kept: str | None
+) -> None:
+    end = StopRule(multiline=False, line_before=line_before, with_block=True).end(text)
+    assert (None if end is None else text[:end]) == kept
+    # Elsewhere the line is all.
+    first_line = text.splitlines()[0]
+    assert end_of(False, line_before, text) == first_line
+
+
+def test_a_block_that_is_cut_has_complete_lines() -> None:
+    rule = StopRule(multiline=False, line_before="\tif a", with_block=True)
+    assert rule.unfinished(" {\n\t\tb()\n\t\tc") == " {\n\t\tb()"
+    assert rule.unfinished(" {\n\t\tb") == " {"
+    assert rule.unfinished(" && c == d") == " && c =="
+
+
+@pytest.mark.parametrize(
     ("multiline", "text", "shown"),
     [
         pytest.param(False, "", "", id="nothing"),

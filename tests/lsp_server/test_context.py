@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsp_server import context
-from lsp_server.context import Window, WindowLimits, header_of, multiline_at, window_at
+from lsp_server.context import Window, WindowLimits, header_of, lacks_block, multiline_at, window_at
 from lsp_server.documents import MAX_PARSE_LINE_CHARS, Change, Document
 
 LIMITS = WindowLimits(prefix_max_chars=400, suffix_max_chars=200)
@@ -358,6 +358,31 @@ def test_single_line(language_id: str, text: str) -> None:
     check(language_id, text.replace("\n", "\r\n"), False)
 
 
+@pytest.mark.parametrize(
+    ("language_id", "text", "expected"),
+    [
+        pytest.param("go", "func f() {\n\tif a|\n}\n", True, id="the function's end"),
+        pytest.param("go", "func f() {\n\tif a|\n\tb()\n}\n", True, id="a statement beside"),
+        pytest.param("go", "func f() {\n\tif a|\n\n\t\tb()\n\t}\n}\n", False, id="its statement"),
+        pytest.param("go", "func f() {\n\tif a|\n\t}\n}\n", False, id="its end"),
+        pytest.param("go", "func f(|", True, id="nothing"),
+        pytest.param("javascript", "a(() =>|\n)\n", True, id="another bracket's end"),
+        pytest.param("javascript", "if (a|)\n", False, id="a rest of the line"),
+        pytest.param("javascript", "// if|\n", False, id="a comment"),
+        pytest.param("javascript", "/*\n|\n*/\n", False, id="a long comment"),
+        pytest.param("rust", "/// why\n|\n", True, id="below a comment"),
+        pytest.param("javascript", "\tif (a|\n  b()\n", True, id="two columns, beside a tab"),
+        pytest.param("python", "if a|\n", False, id="no braces"),
+        pytest.param("plaintext", "if a|\n", False, id="no tree"),
+    ],
+)
+def test_whether_a_block_would_be_closed(language_id: str, text: str, expected: bool) -> None:
+    for newline in ("\n", "\r\n"):
+        before, after = (part.replace("\n", newline) for part in text.split("|"))
+        document = document_of(before + after, language_id)
+        assert lacks_block(document, len(before)) is expected
+
+
 def test_multiline_with_wide_characters_before_the_opener() -> None:
     check("python", "x = '😀é'  # é\nf('😀', (\n    |", True)
     check("python", "x = '😀é('  # é(\n|", False)
@@ -371,6 +396,7 @@ def test_multiline_anywhere_in_noise() -> None:
         document = document_of(text, language_id)
         for offset in range(document.n_chars + 1):
             multiline_at(document, offset)
+            lacks_block(document, offset)
 
 
 def test_multiline_in_a_huge_line() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.stopping import StopRule
-from lsp_server.context import multiline_at
+from lsp_server.context import lacks_block, multiline_at
 from lsp_server.documents import Document
 from lsp_server.showing import shown
 
@@ -36,7 +36,9 @@ def test_golden(file: Path) -> None:
     assert multiline_at(document, len(above)) == golden["multiline"]
     model = golden["model"]
     rule = StopRule(
-        multiline=golden["multiline"], line_before=above.replace("\r\n", "\n").rpartition("\n")[2]
+        multiline=golden["multiline"],
+        line_before=above.replace("\r\n", "\n").rpartition("\n")[2],
+        with_block=lacks_block(document, len(above)),
     )
     end = rule.end(model)
     text = rule.unfinished(model) if "stop" in golden else model[:end]

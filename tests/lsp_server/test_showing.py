@@ -148,13 +148,37 @@ def test_no_statement_ends_inside_an_expression(text: str, model: str, part: str
     [
         ('define(a, "b",|)', " () => {", ""),
         ("write(p|)", "r.header {", ""),
-        ("jobs.each(|", "(job) => {", "(job) => {"),
+        ("jobs.each(|", "(job) => {", "(job) => {\n  })"),
         ("if (a) |}", "{", "{"),
     ],
 )
 def test_a_block_is_opened_only_where_it_can_be_written(text: str, model: str, part: str) -> None:
     code = f"function f(a, p) {{\n  {text}\n}}\n"
     assert show(code, model, language_id="javascript").text == part
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "part"),
+    [
+        pytest.param("if (a|", ") {\n    b()", ") {\n    b()\n  }", id="cut in its block"),
+        pytest.param("if (a|", ") {\n    b()\n  }", ") {\n    b()\n  }", id="whole"),
+        pytest.param("a.f(b|", ", () => {\n    c()", ", () => {\n    c()\n  })", id="call"),
+        pytest.param(
+            "|",
+            "if (a) {\n    while (b) {\n      c()",
+            "if (a) {\n    while (b) {\n      c()\n    }\n  }",
+            id="two blocks",
+        ),
+        pytest.param("if (a|\n    b()\n  }", ") {", ") {", id="closed below"),
+        pytest.param("if (a|\n  }", ") {", ") {", id="empty below"),
+        pytest.param("while (a|\n  b()", ") {", ") {\n  }", id="beside a statement"),
+    ],
+)
+def test_what_opens_a_block_closes_it(text: str, model: str, part: str) -> None:
+    for newline in ("\n", "\r\n"):
+        code = f"function f(a, b) {{\n  {text}\n}}\n".replace("\n", newline)
+        answer = show(code, model, language_id="javascript")
+        assert answer.text == part.replace("\n", newline)
 
 
 @pytest.mark.parametrize(
