@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LARGE_BYTES = 2**19
 # So much may stay free at the end of a heap, or it is given back and taken again at every key.
 KEPT_FREE_BYTES = 2**23
+# By itself each thread gets a heap of its own, and what is free in one serves no other. Two
+# threads work at a time: the one that speaks with the client and the engine's.
+N_HEAPS = 2
 
 
 def give_back_large_blocks() -> None:
@@ -26,7 +29,13 @@ def give_back_large_blocks() -> None:
     there what is freed later holds what was freed before. Over hours a server's memory grew in
     steps of 8 MB, and it was 60 MB larger.
     """
-    tell_malloc({Option.MMAP_THRESHOLD: LARGE_BYTES, Option.TRIM_THRESHOLD: KEPT_FREE_BYTES})
+    tell_malloc(
+        {
+            Option.MMAP_THRESHOLD: LARGE_BYTES,
+            Option.TRIM_THRESHOLD: KEPT_FREE_BYTES,
+            Option.ARENA_MAX: N_HEAPS,
+        }
+    )
 
 
 @contextmanager
