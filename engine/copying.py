@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from operator import mul
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from engine.checkpoint import CheckpointError
 from engine.tokenizer import normal_form
@@ -20,6 +21,8 @@ from engine.tokenizer import normal_form
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from engine.tokenizer import Tokenizer
     from kernels.token_choice import Copied
@@ -58,15 +61,15 @@ class CopyWeights:
             return None
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            weights = cls(bias=tuple(fields["bias"]), slope=tuple(fields["slope"]))
+            bias, slope = tuple(fields["bias"]), tuple(fields["slope"])
             known = tuple(fields["features"]) == FEATURES
-            numbers = [float(number) for number in (*weights.bias, *weights.slope)]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            # Not `float`, which takes words that look like numbers.
+            is_finite = all(map(math.isfinite, (*bias, *slope)))
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
             raise _damaged(path, f"what cannot be read ({error!r})") from error
-        sizes = {len(weights.bias), len(weights.slope)}
-        if not known or sizes != {len(FEATURES)} or not all(map(math.isfinite, numbers)):
+        if not known or {len(bias), len(slope)} != {len(FEATURES)} or not is_finite:
             raise _damaged(path, "other features or numbers")
-        return weights
+        return cls(bias=bias, slope=slope)
 
     def save(self, directory: Path) -> None:
         """Write the weights beside a model."""
@@ -98,8 +101,8 @@ class Candidate:
 class Copier:
     """Finds in a request's texts what followed where the same was written. A pure function of them.
 
-    Cost is bounded by the size of the texts kept, whatever the size of the document: about 0.3 ms
-    a step for 40 kB.
+    Cost is bounded by the size of the texts kept, whatever the size of the document: about 0.15 ms
+    a step for 65 kB.
     """
 
     def __init__(
@@ -201,32 +204,50 @@ def _places(text: bytes, n_own: int) -> dict[int, int]:
 
     Matches are parts of the last `n_own` bytes: what is before them is other text.
     """
-    n = len(text)
-
-    def is_new(length: int) -> bool:
-        return text.rfind(text[n - length :], 0, n - 1) < 0
-
-    # Every part of a match matches too, so the longest is found by bisection.
-    limit = min(MAX_MATCH_BYTES, n_own, n - 1)
-    longest = length = bisect_left(range(1, limit + 1), True, key=is_new)
+    behind = _by_length(text, min(MAX_MATCH_BYTES, n_own, len(text) - 1))
+    longest = length = MIN_MATCH_BYTES + len(behind) - 1
     places: dict[int, int] = {}
     while length >= MIN_MATCH_BYTES:
-        end, needle = n - 1, text[n - length :]
-        for _ in range(PLACES_PER_LENGTH):
-            start = text.rfind(needle, 0, end)
-            if start < 0:
-                break
-            place, n_matched = start + length, length
+        for place in behind[length - MIN_MATCH_BYTES][: -PLACES_PER_LENGTH - 1 : -1].tolist():
             if place not in places:
+                n_matched = length
                 # Mostly by nothing or a few bytes.
-                while n_matched < min(longest, place) and text[-n_matched - 1] == text[start - 1]:
-                    n_matched, start = n_matched + 1, start - 1
+                while (
+                    n_matched < min(longest, place)
+                    and text[-n_matched - 1] == text[place - n_matched - 1]
+                ):
+                    n_matched += 1
                 places[place] = n_matched
-            end = place - 1
         if length == MIN_MATCH_BYTES:
             break
         length = max(MIN_MATCH_BYTES, length * 2 // 3)
     return places
+
+
+def _by_length(text: bytes, limit: int) -> list[NDArray[np.intp]]:
+    """Give all places behind earlier matches of the text's end, for each length that has some.
+
+    From the shortest length to `limit`. All places of two bytes are looked for; every further byte
+    leaves fewer of them.
+    """
+    if limit < MIN_MATCH_BYTES:
+        return []
+    codes = np.frombuffer(text, np.uint8)
+    n = len(codes) - MIN_MATCH_BYTES
+    is_match = codes[:n] == text[n]
+    for i in range(1, MIN_MATCH_BYTES):
+        is_match &= codes[i : n + i] == text[n + i]
+    places = np.flatnonzero(is_match) + MIN_MATCH_BYTES
+    behind: list[NDArray[np.intp]] = []
+    for length in range(MIN_MATCH_BYTES + 1, limit + 2):
+        if not len(places):
+            break
+        behind.append(places)
+        if places[0] < length:
+            # Nothing stands before it.
+            places = places[1:]
+        places = places[codes[places - length] == text[-length]]
+    return behind
 
 
 def _following(text: bytes, place: int, n_bytes: int) -> bytes:

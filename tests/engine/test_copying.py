@@ -157,6 +157,28 @@ def test_matches_are_matches_and_the_longest_is_found(
     assert len({c.token_id for c in candidates}) == len(candidates)
 
 
+@given(text=TEXTS, n_own=st.integers(0, 80))
+@settings(max_examples=200, deadline=None)
+def test_for_each_length_the_nearest_places_are_looked_at(text: str, n_own: int) -> None:
+    searched = text.encode()
+    limit = min(n_own, MAX_MATCH_BYTES)
+    matched = {}
+    for place in range(1, len(searched)):
+        tails = range(1, min(limit, place) + 1)
+        matched[place] = max(
+            (n for n in tails if searched[:place].endswith(searched[-n:])), default=0
+        )
+    length = max(matched.values(), default=0)
+    nearest = set()
+    while length >= MIN_MATCH_BYTES:
+        behind = [place for place, n in matched.items() if n >= length]
+        nearest |= set(behind[-copying.PLACES_PER_LENGTH :])
+        at_least = MIN_MATCH_BYTES if length > MIN_MATCH_BYTES else 0
+        length = max(at_least, length * 2 // 3)
+    found = copying._places(searched, n_own)
+    assert found == {place: matched[place] for place in nearest}
+
+
 def follows(text: bytes, place: int) -> bool:
     """Tell whether a token may be copied from a place."""
     return text[place] != 0 and not 0x80 <= text[place] < 0xC0
@@ -236,6 +258,9 @@ def test_weights_are_read_as_they_were_written(tmp_path: Path) -> None:
         pytest.param({"bias": [1.0]}, id="too few"),
         pytest.param({"bias": None}, id="none"),
         pytest.param({"slope": ["a"] * len(FEATURES)}, id="words"),
+        pytest.param({"slope": ["1"] * len(FEATURES)}, id="numbers in quotes"),
+        pytest.param({"bias": "1" * len(FEATURES)}, id="digits"),
+        pytest.param({"bias": [10**400] * len(FEATURES)}, id="no float"),
         pytest.param({"slope": [math.nan] * len(FEATURES)}, id="not a number"),
     ],
 )
