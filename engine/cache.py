@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -159,11 +160,20 @@ class StateCache:
         return True
 
     def checkpoints(self) -> Iterator[tuple[Checkpoint, Hashable]]:
-        """Yield every checkpoint with its owner, the most recently used first."""
+        """Yield every checkpoint with its owner, the most recently used first.
+
+        States are read when they are asked for, which is to be before anything else is kept.
+        """
         entries = [entry for owned in self._owned.values() for entry in owned]
         for entry in sorted(entries, key=lambda entry: -entry.used):
-            state = self.tiers[entry.tier].read(entry.slot, self.device)
+            # Most are only looked at, and one that is not on the device is copied there.
+            state = partial(self.tiers[entry.tier].read, entry.slot, self.device)
             yield Checkpoint(entry.ids, state, entry.hidden), entry.owner
+
+    def unclaimed(self) -> Iterator[NDArray[np.int32]]:
+        """Yield the ids of checkpoints that were added for nobody and have served nobody since."""
+        for entry in self._owned.get(None, ()):
+            yield entry.ids
 
     def replace(self, ids: Sequence[int], state: RecurrentState) -> None:
         """Put another state in the place of the one kept for `ids`: for seeded faults in tests."""

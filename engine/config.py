@@ -56,6 +56,10 @@ MISTRAL_OPTIONAL: Mapping[str, Any] = {
 }
 MISTRAL_IGNORED = frozenset({"fused_add_norm"})
 
+# Far more than any model has. Sizes past them are damage, which torch would tell of in many lines,
+# and so many layers would take all memory before they are found missing.
+MAX_SIZE, MAX_LAYERS = 2**24, 2**10
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerStateSpec:
@@ -101,8 +105,13 @@ class Mamba2Config:
     def __post_init__(self) -> None:
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name), str(field.type))
+        if self.n_layers > MAX_LAYERS:
+            raise ValueError(f"n_layers is {self.n_layers}, expected at most {MAX_LAYERS}")
         if not 0.0 < self.norm_eps < math.inf:
             raise ValueError(f"norm_eps is {self.norm_eps}, expected a positive number")
+        if self.d_conv < 2:
+            # States hold the convolution's last inputs, of which there would be none.
+            raise ValueError(f"d_conv is {self.d_conv}, expected 2 or more as in known models")
         if self.proj_bias:
             raise ValueError("proj_bias is true, expected false: no known model has it")
         low, high = self.dt_limit
@@ -117,6 +126,8 @@ class Mamba2Config:
             raise ValueError(
                 f"ngroups is {self.ngroups}, expected a divisor of the {self.nheads} heads"
             )
+        for name in ("d_inner", "conv_dim"):
+            _check_type(name, getattr(self, name), "int")
         if self.quantization is not None:
             self.quantization.check_width("d_model", self.d_model)
             self.quantization.check_width("d_inner", self.d_inner)
@@ -267,7 +278,7 @@ def _read_dt_limit(value: Any) -> tuple[float, float]:
         bounds = [v.get("__float__", "") if isinstance(v, Mapping) else v for v in value]
         try:
             return float(bounds[0]), float(bounds[1])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     raise ValueError(f"time_step_limit is {value!r}, expected two numbers")
 
@@ -282,6 +293,9 @@ def _check_type(name: str, value: Any, expected: str) -> None:
     if expected == "int":
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} is {value!r}, expected a positive whole number")
+        if value > MAX_SIZE:
+            found = f"a number of {len(str(value))} digits"
+            raise ValueError(f"{name} is {found}, expected at most {MAX_SIZE}")
     elif expected == "bool":
         if not isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}, expected true or false")

@@ -358,7 +358,12 @@ class Engine:
                 self._serve()
             except Exception:
                 log.exception("the engine failed; it starts again with nothing kept")
-                self._restart()
+                try:
+                    self._restart()
+                except Exception:
+                    # As after an error of a GPU, which no call survives.
+                    log.exception("the engine cannot start again: nothing is completed any more")
+                    self._give_up()
 
     def _serve(self) -> None:
         """Step until closed."""
@@ -369,7 +374,10 @@ class Engine:
                 if self._is_idle() and not self._saving.is_due:
                     self._wake.wait()
             if self._saving.is_due and self._is_idle():
-                self._saving.save_while(self._is_idle, self.cache)
+                try:
+                    self._saving.save_while(self._is_idle, self.cache)
+                except Exception:
+                    log.exception("states were not saved")
 
     def _is_idle(self) -> bool:
         """Tell whether there is nothing to do but to save."""
@@ -378,16 +386,26 @@ class Engine:
 
     def _restart(self) -> None:
         """Answer everything that waits "error", and forget all states: any may be wrong."""
+        self._fail_all()
+        chunk_tokens = self.decoder.chunk_tokens
+        # The slots are used again: there may be no room for as many more.
+        for tier in self.cache.tiers:
+            tier.clear()
+        self._begin(self.cache.tiers)
+        self.decoder.chunk_tokens = chunk_tokens
+
+    def _give_up(self) -> None:
+        """Be closed, as far as anybody asks; what has come meanwhile is answered "error"."""
+        with self._wake:
+            self._closed = True
+        self._fail_all()
+
+    def _fail_all(self) -> None:
+        """Answer everything that waits "error"."""
         with self._wake:
             waiting = self._schedule.clear()
             # What was begun for them is let go of with the states it stands on.
             self._schedule.take_dropped()
-            chunk_tokens = self.decoder.chunk_tokens
-            # The slots are used again: there may be no room for as many more.
-            for tier in self.cache.tiers:
-                tier.clear()
-            self._begin(self.cache.tiers)
-            self.decoder.chunk_tokens = chunk_tokens
         for ticket in waiting:
             self._retire(ticket, "error")
 

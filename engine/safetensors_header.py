@@ -72,7 +72,10 @@ def read_header(file: Path) -> list[StoredTensor]:
         header = json.loads(content)
         header.pop("__metadata__", None)
         return [_read_entry(file, 8 + length, name, entry) for name, entry in header.items()]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        *(ValueError, TypeError, LookupError, AttributeError),
+        *(ArithmeticError, RecursionError),
+    ) as error:
         if isinstance(error, CheckpointError):
             raise
         raise unreadable(file, f"a broken header ({error})") from error

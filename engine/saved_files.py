@@ -14,7 +14,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Callable, Iterator, Set
     from pathlib import Path
 
 log = getLogger(__name__)
@@ -79,16 +79,20 @@ def mark_used(folder: Path) -> None:
 class Leftovers:
     """What was saved before, which goes when there is no room for it.
 
-    What the model's own folder holds goes first, as it is being replaced; then the oldest of all.
+    What is being replaced in the model's own folder goes first; then the oldest of all.
     """
 
-    def __init__(self, folder: Path, kept: Set[Path]) -> None:
+    def __init__(
+        self, folder: Path, kept: Set[Path], is_replaced: Callable[[SavedFile], bool]
+    ) -> None:
         """`folder`: of one model; `kept`: of its files those that stay, also such as come later."""
         others = [other for other in _model_folders(folder.parent) if other != folder]
-        older = sorted(file for other in others for file in saved_files(other))
-        own = sorted(file for file in saved_files(folder) if file.path not in kept)
+        own = [file for file in saved_files(folder) if file.path not in kept]
+        replaced = sorted(filter(is_replaced, own))
+        older = [file for other in others for file in saved_files(other)]
+        older += [file for file in own if not is_replaced(file)]
         # The last goes first.
-        self._files = older[::-1] + own[::-1]
+        self._files = sorted(older, reverse=True) + replaced[::-1]
         self._kept = kept
         self._n_bytes = sum(file.n_bytes for file in self._files)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,7 +44,10 @@ class Saving:
             yield from self.states.load(model)
 
     def save_while(self, is_idle: Callable[[], bool], cache: StateCache) -> None:
-        """Write what was asked for, state by state; it stays due when something comes between."""
+        """Write what was asked for, state by state; it stays due when something comes between.
+
+        What fails is not tried again until it is asked for.
+        """
         assert self.states is not None, "saving is due only where there is a folder"
 
         def while_idle() -> Iterator[Checkpoint]:
@@ -55,15 +57,17 @@ class Saving:
                     raise _Interrupted
                 yield checkpoint
 
-        with suppress(_Interrupted):
-            self.states.save(while_idle())
-            self.is_due = False
+        self.is_due = False
+        try:
+            self.states.save(while_idle(), cache.unclaimed())
+        except _Interrupted:
+            self.is_due = True
 
     def end(self, cache: StateCache) -> None:
         """Write the states, the first time that this is called."""
         if self.states is not None and not self._has_ended:
             self._has_ended = True
-            self.states.save(self._worth_saving(cache))
+            self.states.save(self._worth_saving(cache), cache.unclaimed())
 
     def _worth_saving(self, cache: StateCache) -> Iterator[Checkpoint]:
         """Yield the last checkpoint of every epoch and trunk that may be saved."""

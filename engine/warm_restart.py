@@ -2,15 +2,20 @@
 
 A folder a model, side by side, with a cap on what they hold in all. One safetensors file a
 checkpoint, named by the hash of its token ids; each says which model, tokenizer and format it
-belongs to. Files are readable by their owner alone and hold token ids and states, which tell about
-the text they were made from: `Engine` saves none unless it is given a folder, and none for
-documents that its caller excludes.
+belongs to. Several processes may save into one folder, as the windows of an editor do that all
+close at once: each replaces what it has found there and gone on from, and what it has written
+itself. What it has not gone on from stays for a week.
+
+Files are readable by their owner alone and hold token ids and states, which tell about the text
+they were made from: `Engine` saves none unless it is given a folder, and none for documents that
+its caller excludes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from logging import getLogger
 from typing import TYPE_CHECKING
 
@@ -20,13 +25,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from engine.cache import Checkpoint
-from engine.owner_file import write_owner_file
-from engine.saved_files import Leftovers, delete, mark_used, saved_files
+from engine.owner_file import PART_SUFFIX, write_owner_file
+from engine.saved_files import Leftovers, SavedFile, delete, mark_used, saved_files
 from engine.state import RecurrentState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from engine.mamba2 import Mamba2
     from engine.quantized import Quantization
@@ -35,6 +42,10 @@ log = getLogger(__name__)
 
 FORMAT = "keystate-state-1"
 DEFAULT_CAP_BYTES = 256 * 2**20
+# What nobody has gone on from in a week is of little use; each start reads it.
+UNCLAIMED_S = 7 * 24 * 3600.0
+# No file is written for as long: what is half-written then is of a process that was killed.
+PART_S = 60.0
 # Of every weight file: enough to tell two models apart without reading 14 GB.
 _SAMPLE_BYTES = 2**16
 _N_SAMPLES = 16
@@ -47,6 +58,8 @@ class SavedStates:
     folder: Path
     model_id: str
     cap_bytes: int = DEFAULT_CAP_BYTES
+    # What this process has found there, or written.
+    _known: set[Path] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def of_model(
@@ -68,16 +81,38 @@ class SavedStates:
         model_id = fingerprint(directory)
         return cls(parent / f"{model_id[:16]}-{dtype}{kind}", model_id + kind)
 
-    def save(self, checkpoints: Iterable[Checkpoint]) -> int:
-        """Replace what is saved, the first checkpoints first; give the number saved.
+    def save(
+        self,
+        checkpoints: Iterable[Checkpoint],
+        unclaimed: Iterable[NDArray[np.int32]] = (),
+    ) -> int:
+        """Replace what this process knows of, the first checkpoints first; give the number saved.
 
-        Of what other models saved the oldest goes where there is no room for all.
+        `unclaimed`: the ids of loaded ones that nobody went on from: they stay for a week. Where
+        there is no room for all, the oldest goes of what other processes and models saved.
         """
-        return save_states(self.folder, self.model_id, checkpoints, self.cap_bytes)
+        waiting = {state_path(self.folder, self.model_id, ids) for ids in unclaimed}
+        now_s = time.time()
+
+        def is_replaced(file: SavedFile) -> bool:
+            age_s = now_s - file.changed_s
+            if file.path.suffix == PART_SUFFIX:
+                return age_s > PART_S
+            if file.path in waiting:
+                return age_s > UNCLAIMED_S
+            return file.path in self._known
+
+        def noted() -> Iterator[Checkpoint]:
+            for checkpoint in checkpoints:
+                self._known.add(state_path(self.folder, self.model_id, checkpoint.ids))
+                yield checkpoint
+
+        return save_states(self.folder, self.model_id, noted(), self.cap_bytes, is_replaced)
 
     def load(self, model: Mamba2) -> Iterator[Checkpoint]:
         """Yield what is saved and fits the model; what models saved that are long unused goes."""
         mark_used(self.folder)
+        self._known.update(file.path for file in saved_files(self.folder))
         return load_states(self.folder, self.model_id, model)
 
 
@@ -97,34 +132,47 @@ def fingerprint(directory: Path) -> str:
     return digest.hexdigest()
 
 
+def state_path(folder: Path, model_id: str, ids: NDArray[np.int32]) -> Path:
+    """Give the file of the state after `ids`."""
+    name = hashlib.sha256(ids.tobytes() + model_id.encode()).hexdigest()[:32]
+    return folder / f"{name}.safetensors"
+
+
 def save_states(
-    folder: Path, model_id: str, checkpoints: Iterable[Checkpoint], cap_bytes: int
+    folder: Path,
+    model_id: str,
+    checkpoints: Iterable[Checkpoint],
+    cap_bytes: int,
+    is_replaced: Callable[[SavedFile], bool] = lambda _: True,
 ) -> int:
     """Replace what `folder` holds by these checkpoints, the first ones first, up to the cap.
 
-    The cap is for the folders of other models beside it as well; of theirs the oldest files go.
-    Gives the number saved. What cannot be written is logged and left out.
+    `is_replaced`: whether a file there gives way to them. The cap is for the folders of other
+    models beside it as well; of all that stays the oldest files go. Gives the number saved. What
+    cannot be written is logged and left out.
     """
     kept: set[Path] = set()
     n_bytes = 0
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        before = Leftovers(folder, kept)
+        before = Leftovers(folder, kept, is_replaced)
         for checkpoint in checkpoints:
+            # Large ones take a second to pack, which would be for nothing each time.
+            if n_bytes + checkpoint.state.n_bytes > cap_bytes:
+                break
             content = _packed(checkpoint, model_id)
             if n_bytes + len(content) > cap_bytes:
                 break
-            name = hashlib.sha256(checkpoint.ids.tobytes() + model_id.encode()).hexdigest()[:32]
-            path = folder / f"{name}.safetensors"
+            path = state_path(folder, model_id, checkpoint.ids)
             n_bytes += len(content)
             before.shrink(cap_bytes - n_bytes)
             write_owner_file(path, content)
             kept.add(path)
         for file in saved_files(folder):
-            if file.path not in kept:
+            if file.path not in kept and is_replaced(file):
                 delete(file.path)
         # Others may have saved meanwhile.
-        Leftovers(folder, kept).shrink(cap_bytes - n_bytes)
+        Leftovers(folder, kept, is_replaced).shrink(cap_bytes - n_bytes)
     except (OSError, MemoryError, RuntimeError) as error:
         log.warning("states were not saved for the next start: %s", error)
     return len(kept)

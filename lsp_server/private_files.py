@@ -54,6 +54,8 @@ SECRET_NAMES = (
 )
 # Nor of anything below these.
 SECRET_FOLDERS = (".ssh", ".aws", ".kube", ".gnupg", ".docker")
+# With this in its environment a server leaves the user's states as they are: for measurements.
+STATES, NO_STATES = "KEYSTATE_STATES", "none"
 
 
 @lru_cache(1024)
@@ -63,6 +65,11 @@ def is_secret(path: str) -> bool:
     if not set(SECRET_FOLDERS).isdisjoint(folders):
         return True
     return any(fnmatch(name, pattern) for pattern in SECRET_NAMES)
+
+
+def has_states() -> bool:
+    """Whether states may be kept, taken up or deleted at all, whatever the settings say."""
+    return os.environ.get(STATES) != NO_STATES
 
 
 def states_folder() -> Path:

@@ -110,6 +110,16 @@ class Protocol(LanguageServerProtocol):
         received_s.set(at_s)
         self.handle_message(message)
 
+    # pygls remembers the answers of these two by protocol and method, and with them the protocol,
+    # its server and all that the server had open: in a shared host, of windows that are gone.
+    def get_message_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
+        """The type of a message, or None for a method that LSP does not know."""
+        return types.METHOD_TO_TYPES.get(method, (None,))[0]
+
+    def get_result_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
+        """The type of a request's answer."""
+        return types.METHOD_TO_TYPES.get(method, (None, None))[1]
+
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(
         self, params: types.InitializeParams

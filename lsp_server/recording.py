@@ -6,6 +6,7 @@ one event each. Events have no `next`: who reads a trace finds out what was type
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -175,12 +176,25 @@ class Recorder:
             logger.warning("the recording is full: %s", self.path)
             self._file.close()
             return
-        self._file.write(line)
+        at = self._file.tell()
+        try:
+            # What a full disk takes of a line is no error.
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            # Half a line would spoil the whole recording.
+            self._file.truncate(at)
+            raise
 
     def _end(self) -> None:
-        if not self._file.closed:
+        if self._file.closed:
+            return
+        try:
             self._flush()
-            self._file.close()
+        except OSError as error:
+            # Whoever reads the messages must learn that they have ended.
+            logger.warning("the recording lacks its last event: %s", error)
+        self._file.close()
 
     def _now_ms(self) -> int:
         now_s = self._clock()

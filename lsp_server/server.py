@@ -103,6 +103,8 @@ class Server(LanguageServer):
         try:
             return await self._exit_code
         finally:
+            # A loader that has not begun need not.
+            self._configured.set()
             self._end_watch()
             self.offers.close()
             suggester = self.loaded_suggester
@@ -257,6 +259,8 @@ class Server(LanguageServer):
             # Begun before the settings are known.
             load = self._import_loader()
             self._configured.wait()
+            if self._exit_code.done():
+                return
             if not self.settings.save_states:
                 from lsp_server.suggestions import forget_saved_states
 

@@ -141,6 +141,10 @@ class SharedHost:
         finally:
             connection.close()
 
+    def _enter(self, window: int, engine: WindowEngine) -> None:
+        if window in self._windows:
+            self._engines[window] = engine
+
     def _left(self, window: int, _task: object) -> None:
         logger.info("window %d is gone", window)
         del self._windows[window]
@@ -173,7 +177,9 @@ class SharedHost:
                     )
                     self._engine = load_first(ours, on_progress).engine
             engine = WindowEngine(self._engine, window, may_save=settings.save_states, gone=gone)
-            self._engines[window] = engine
+            # The window may have left by now, or the host.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._enter, window, engine)
             return Suggester(cast("Engine", engine), settings)
 
         return load

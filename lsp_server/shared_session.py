@@ -10,12 +10,11 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from lsp_server.documents import Change, Documents, Position
+from lsp_server.documents import Documents
+from lsp_server.heard_texts import HeardNotebook, change_of, item_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from lsp_server.documents import Document
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +46,13 @@ class Session:
         self._latest: dict[str, Message] = {}
         self._folders: list[Message] = []
         self._documents = Documents()
-        self._notebooks: dict[str, list[Message]] = {}
+        self._notebooks: dict[str, HeardNotebook] = {}
         # Requests that the editor waits for, and requests of the server's that it has not answered.
         self._pending: dict[int | str, str] = {}
         self._asked: set[int | str | None] = set()
         # What the server has put into the editor: registrations by id, progress that goes on.
         self._registered: dict[str, Message] = {}
         self._progress: dict[str, Any] = {}
-
-    @property
-    def initialize_options(self) -> object:
-        """What `initialize` brought as `initializationOptions`."""
-        return self._initialize_params.get("initializationOptions")
 
     @property
     def client(self) -> int | None:
@@ -121,9 +115,10 @@ class Session:
             return
         yield from self._latest.values()
         yield from self._folders
-        yield from map(_opened, self._documents)
-        for messages in self._notebooks.values():
-            yield from messages
+        for document in self._documents:
+            yield _notification(DID_OPEN, {"textDocument": item_of(document)})
+        for notebook in self._notebooks.values():
+            yield _notification(NOTEBOOK_OPEN, notebook.opened())
 
     def broken(self) -> Iterator[Message]:
         """All that the editor needs to hear when its server died: nothing is left hanging."""
@@ -139,8 +134,7 @@ class Session:
                 error = {"code": CONTENT_MODIFIED, "message": "the engine was started again"}
                 yield answer | {"error": error}
         for token in self._progress.values():
-            params = {"token": token, "value": {"kind": "end"}}
-            yield {"jsonrpc": "2.0", "method": PROGRESS, "params": params}
+            yield _notification(PROGRESS, {"token": token, "value": {"kind": "end"}})
         if self._registered:
             # LSP's own spelling.
             known = [
@@ -172,40 +166,18 @@ class Session:
             uri, text = opened["uri"], opened["text"]
             self._documents.open(uri, opened["languageId"], opened["version"], text)
         elif method == DID_CHANGE:
-            changes = [_change(change) for change in params["contentChanges"]]
+            changes = [change_of(change) for change in params["contentChanges"]]
             changed = params["textDocument"]
             self._documents.change(changed["uri"], changed["version"], changes)
         elif method == DID_CLOSE:
             self._documents.close(params["textDocument"]["uri"])
         elif method == NOTEBOOK_OPEN:
-            self._notebooks[params["notebookDocument"]["uri"]] = [message]
+            self._notebooks[params["notebookDocument"]["uri"]] = HeardNotebook(params)
         elif method == NOTEBOOK_CHANGE:
-            self._notebooks[params["notebookDocument"]["uri"]].append(message)
+            self._notebooks[params["notebookDocument"]["uri"]].change(params)
         elif method == NOTEBOOK_CLOSE:
             self._notebooks.pop(params["notebookDocument"]["uri"], None)
 
 
-def _opened(document: Document) -> Message:
-    """`didOpen` of a document as it stands now."""
-    opened = {
-        "uri": document.uri,
-        "languageId": document.language_id,
-        "version": document.version,
-        "text": document.text,
-    }
-    return {"jsonrpc": "2.0", "method": DID_OPEN, "params": {"textDocument": opened}}
-
-
-def _change(change: Any) -> Change:
-    match change:
-        case {
-            "text": str(text),
-            "range": {
-                "start": {"line": int(first), "character": int(start)},
-                "end": {"line": int(last), "character": int(end)},
-            },
-        }:
-            return Change(text=text, range=(Position(first, start), Position(last, end)))
-        case {"text": str(text)} if "range" not in change or change["range"] is None:
-            return Change(text=text)
-    raise TypeError("not a change")
+def _notification(method: str, params: Message) -> Message:
+    return {"jsonrpc": "2.0", "method": method, "params": params}

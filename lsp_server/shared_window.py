@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# A model as settings name it, its device and quantization.
+Chosen = tuple[str | None, str, str | None]
+
 # How long a host may take until it listens; the model is loaded later.
 START_S = 60.0
 RETRY_S = 0.05
@@ -74,12 +77,13 @@ class Window:
 
     def __init__(
         self,
-        forced: dict[str, str],
+        chosen: Chosen,
+        address: HostAddress,
         stdout: BinaryIO,
         start: Callable[[HostAddress, str | None, str, str | None], subprocess.Popen[bytes]],
     ) -> None:
-        """`forced` are the command line's settings, which win over the client's."""
-        self._forced = forced
+        """`address` is that of the host of what is `chosen`."""
+        self._chosen, self._address = chosen, address
         self._editor = MessageWriter(stdout)
         self._start = start
         # Held while the session changes, and while there is no host.
@@ -165,18 +169,18 @@ class Window:
             self._host_left.clear()
             if time.monotonic() - self._starts[-1] < DYING_S:
                 time.sleep(DYING_S)
+            # Its folder may be gone as well.
+            self._address = HostAddress.of(*self._chosen)
             self._connect()
         return None
 
     def _connect(self) -> None:
         """Get a link to a host, one that knows what the editor said; with the lock held.
 
-        Raises OSError if none can be started, ValueError if there is no safe place for one.
+        Raises OSError if none can be started.
         """
-        chosen = chosen_model(self._session.initialize_options, self._forced)
-        address = HostAddress.of(*chosen)
         self._starts.append(time.monotonic())
-        link = Link(reach(address, lambda: self._start(address, *chosen)))
+        link = Link(reach(self._address, lambda: self._start(self._address, *self._chosen)))
         link.send(map(_body, self._session.replay()))
         self._link = link
         self._in_thread(self._read_host, link)
@@ -268,7 +272,7 @@ def _is_there(pid: int) -> bool:
     return True
 
 
-def chosen_model(options: object, forced: dict[str, str]) -> tuple[str | None, str, str | None]:
+def chosen_model(options: object, forced: dict[str, str]) -> Chosen:
     """Model, device and quantization as the server would take them.
 
     From its command line and `initializationOptions`.

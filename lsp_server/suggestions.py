@@ -30,7 +30,7 @@ from lsp_server.context import (
     window_at,
 )
 from lsp_server.documents import with_unix_newlines
-from lsp_server.private_files import states_folder
+from lsp_server.private_files import has_states, states_folder
 from lsp_server.process_memory import give_back_large_blocks, lasting
 from lsp_server.showing import Shown, is_confident, shown
 from lsp_server.surroundings import ContextSources, Surroundings
@@ -381,7 +381,9 @@ def forget_saved_states() -> None:
 
 
 def _states_folder() -> Path | None:
-    """Where states are kept; None, once logged, where the user has no folder for them."""
+    """Where states are kept; None for nowhere, once logged if the user has no folder for them."""
+    if not has_states():
+        return None
     try:
         return states_folder()
     except OSError as error:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lsp_server.private_files import NO_STATES, STATES
 from perf.json_objects import checked, field, json_object
 
 if TYPE_CHECKING:
@@ -92,6 +93,13 @@ class Client:
         stderr: int | Any | None = None,
     ) -> Self:
         """Start a server; `stderr` as in `subprocess` (None: ours)."""
+        environment = {
+            **os.environ,
+            # Started from anywhere, `-m lsp_server` finds what this process would.
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            # Those of the user's own typing are neither taken up nor replaced, nor deleted.
+            STATES: NO_STATES,
+        }
         started_s = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -99,8 +107,7 @@ class Client:
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             cwd=cwd,
-            # Started from anywhere, `-m lsp_server` finds what this process would.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment,
         )
         return cls(process, started_s)
 

@@ -73,7 +73,7 @@ async def _replay(
             pace = FULL_SPEED if fast else BRISK
             user = TypingUser(client, document, offset, missing, pace=pace, view=view)
             try:
-                await client.initialize(options={"saveStates": False})
+                await client.initialize()
                 tally = await user.run()
                 await client.shutdown()
             except ServerGone as error:

@@ -23,6 +23,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from lsp_server.commands.options import FiniteRange
 from perf.endurance_figures import figures, plays_of
 from perf.profile import SHIPPED
 from perf.profile_run import OPTIONS, Plan, profile
@@ -31,6 +32,7 @@ from perf.profile_summary import machine_of_times
 from perf.svg_plot import Plot, Scale
 from perf.svg_sheet import sheet
 from perf.trace_format import Done, Opened, Session, read_session
+from perf.whole_file import check_place, with_ending, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,17 +167,23 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(min=0.01), default=60.0, show_default=True)
-@click.option("--warm-up-minutes", type=click.FloatRange(min=0.0), default=5.0, show_default=True)
+@click.option("--minutes", type=FiniteRange(min=0.01), default=60.0, show_default=True)
+@click.option("--warm-up-minutes", type=FiniteRange(min=0.0), default=5.0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
-    "--bound", type=float, default=0.01, show_default=True, help="How much memory may grow."
+    "--bound",
+    type=FiniteRange(min=0.0),
+    default=0.01,
+    show_default=True,
+    help="How much memory may grow.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), default=OUT, help="Write OUT.json and OUT.svg."
 )
 def main(minutes: float, warm_up_minutes: float, threads: int, bound: float, out: Path) -> None:
     """Type into one server for an hour and see whether it stays as it is."""
+    for suffix in (".json", ".svg"):
+        check_place(with_ending(out, suffix))
     shipped = [read_session(path) for path in sorted(SHIPPED.glob("*.jsonl"))]
     warm_up = rounds(shipped, warm_up_minutes, WARM_UP, WARM_UP_FACTOR)
     sessions = [*warm_up, *rounds(shipped, minutes, "round", 1.0)]
@@ -191,10 +199,10 @@ def main(minutes: float, warm_up_minutes: float, threads: int, bound: float, out
         run = asyncio.run(profile(plan, on_event=lambda _: progress.advance(task)))
     report = report_of(run, sessions)
     for path, text in (
-        (out.with_suffix(".json"), json.dumps(report, indent=1) + "\n"),
-        (out.with_suffix(".svg"), picture(report)),
+        (with_ending(out, ".json"), json.dumps(report, indent=1) + "\n"),
+        (with_ending(out, ".svg"), picture(report)),
     ):
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     for line in lines(report):
         click.echo(line)
     failed = failures(report, bound)

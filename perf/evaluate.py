@@ -31,13 +31,14 @@ from perf.case_answers import (
     suggester_that_shows_all,
 )
 from perf.cases import read_cases
+from perf.json_objects import json_object
 from perf.machine import machine
 from perf.open_files import OpenFiles
 from perf.quality import summary
 from perf.quality_report import table, write_report
 from perf.source_files import read_sources
 from perf.trace_format import read_trace
-from perf.whole_file import check_place, write_whole
+from perf.whole_file import ENDINGS, check_place, with_ending, write_whole
 
 if TYPE_CHECKING:
     from lsp_server.suggestions import Suggester
@@ -57,12 +58,9 @@ def _deadline(context: click.Context, option: click.Parameter, value: str) -> fl
 
 def _options(context: click.Context, option: click.Parameter, value: str) -> dict[str, Any]:
     try:
-        options = json.loads(value)
+        return json_object(value.encode("utf-8", "surrogateescape"))
     except ValueError as error:
-        raise click.BadParameter(f"not JSON: {error}") from None
-    if not isinstance(options, dict):
-        raise click.BadParameter("expected a JSON object")
-    return options
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("eval")
@@ -190,8 +188,8 @@ def command(
     else:
         Console(file=sys.stdout).print(table({suggester.name: result}))
     if report is not None:
-        write_whole(report.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-        write_report({report.stem: result}, report)
+        write_whole(with_ending(report, ".json"), json.dumps(result, indent=1) + "\n")
+        write_report({with_ending(report, "").name: result}, report)
 
 
 def _make_place(report: Path) -> None:
@@ -199,8 +197,8 @@ def _make_place(report: Path) -> None:
     if not report.name:
         raise ValueError(f"--report is {str(report)!r}, expected a file's name without its suffix")
     report.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".json", ".md", ".svg"):
-        check_place(report.with_suffix(suffix))
+    for suffix in ENDINGS:
+        check_place(with_ending(report, suffix))
 
 
 def _settings(options: dict[str, Any], given: dict[str, str | None]) -> Settings:

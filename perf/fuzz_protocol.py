@@ -266,7 +266,7 @@ def main(messages: int, seed: int, model: str | None) -> None:
             # Before `initialize`, whatever it is, it is an error or nothing.
             early = [client.send("textDocument/inlineCompletion", {}) for _ in range(3)]
             outcomes = await asyncio.gather(*early, return_exceptions=True)
-            await client.initialize(options={"saveStates": False, "statistics": False})
+            await client.initialize(options={"statistics": False})
             result = await fuzz(client, seed, messages)
             result["before_initialize"] = sorted({str(outcome) for outcome in outcomes})
             await client.send("shutdown", None)

@@ -46,6 +46,14 @@ def read_objects(path: Path, read: Callable[[dict[str, Any]], T], noun: str) -> 
         yield done
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one object; ValueError that names the file for what is none."""
+    try:
+        return json_object(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def json_object(data: bytes) -> dict[str, Any]:
     """Decode an object; ValueError for anything else."""
     try:

@@ -40,7 +40,6 @@ async def measure(
         "maxTokens": n_tokens,
         "threads": threads,
         "deadlineMs": 60_000,
-        "saveStates": False,
     }
     if model is not None:
         options["model"] = model

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lsp_server.commands.options import FiniteRange
 from lsp_server.shared_address import HostAddress
 from perf.client import INVOKED, SERVER_COMMAND, Client
 from perf.load_figures import figures, holds, picture, table
@@ -36,7 +37,7 @@ from perf.profile_speed import Speed
 from perf.profile_summary import machine_of_times
 from perf.trace_format import Done, Opened
 from perf.typists import typist
-from perf.whole_file import check_place, write_whole
+from perf.whole_file import ENDINGS, check_place, with_ending, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from perf.trace_format import Session
 
 OUT = Path(__file__).parent / "results" / "load"
-SUFFIXES = (".json", ".md", ".svg")
 LEVELS = (1, 2, 4, 8, 12, 16, 24, 32, 48)
 SECONDS = 30.0
 # A person notices more than this; it is the 95th percentile's bound.
@@ -200,25 +200,25 @@ def write_report(
         "levels": found,
     }
     texts = (json.dumps(report, indent=1) + "\n", table(report), picture(report))
-    for suffix, text in zip(SUFFIXES, texts, strict=True):
-        write_whole(out.with_suffix(suffix), text)
+    for suffix, text in zip(ENDINGS, texts, strict=True):
+        write_whole(with_ending(out, suffix), text)
 
 
 @click.command()
 @click.option("--typists", "levels", type=click.IntRange(min=1), multiple=True, default=LEVELS)
-@click.option("--seconds", type=click.FloatRange(min=1), default=SECONDS, show_default=True)
+@click.option("--seconds", type=FiniteRange(min=1), default=SECONDS, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--bound-ms", type=float, default=BOUND_MS, show_default=True)
+@click.option("--bound-ms", type=FiniteRange(min=0.0), default=BOUND_MS, show_default=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=OUT, help="Write OUT.json, .md and .svg."
 )
 def main(levels: tuple[int, ...], seconds: float, threads: int, bound_ms: float, out: Path) -> None:
     """Have more and more people type at one engine until answers come too late."""
-    for suffix in SUFFIXES:
-        check_place(out.with_suffix(suffix))
+    for suffix in ENDINGS:
+        check_place(with_ending(out, suffix))
     write = partial(write_report, threads=threads, bound_ms=bound_ms, out=out)
     asyncio.run(measure(levels, seconds, threads, bound_ms, write))
-    click.echo(out.with_suffix(".md").read_text("utf-8"))
+    click.echo(with_ending(out, ".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

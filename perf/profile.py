@@ -13,7 +13,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lsp_server.commands.options import device_option, json_option, model_option
+from lsp_server.commands.options import FiniteRange, device_option, json_option, model_option
+from lsp_server.settings import read_settings
 from perf.chrome_trace import chrome_trace
 from perf.client import SERVER_COMMAND
 from perf.json_objects import checked, field, json_object
@@ -54,20 +55,20 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option(
     "--delay-ms",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=0.0,
     help="Rest after an event before the request, as editors have one.",
 )
 @click.option(
     "--timeout-s",
-    type=click.FloatRange(min=0.001),
+    type=FiniteRange(min=0.001),
     default=10.0,
     show_default=True,
     help="A request without an answer by then is an error.",
 )
 @click.option(
     "--start-timeout-s",
-    type=click.FloatRange(min=0.001),
+    type=FiniteRange(min=0.001),
     default=300.0,
     show_default=True,
     help="How long the server may take to start and to answer first.",
@@ -87,7 +88,7 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option(
     "--bound",
-    type=click.FloatRange(min=1.0),
+    type=FiniteRange(min=1.0),
     default=1.2,
     show_default=True,
     help="With --compare: the ratio from which on B is a regression, exit code 1.",
@@ -168,12 +169,16 @@ def _options(text: str | None, server: str | None) -> dict[str, Any] | None:
         # Another server would not know what ours is asked.
         return OPTIONS if server is None else {}
     try:
-        options = json.loads(text)
+        options = json_object(text.encode("utf-8", "surrogateescape"))
     except ValueError as error:
-        raise ValueError(f"--options is {text!r}, expected JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise ValueError(f"--options is {text!r}, expected an object")
-    return {**OPTIONS, **options} if server is None else options
+        raise ValueError(f"--options: {error}") from error
+    if server is not None:
+        return options
+    _, problems = read_settings(options, {})
+    if problems:
+        # The server would go on without them, and other settings would be measured.
+        raise ValueError(f"--options: {'; '.join(problems)}")
+    return {**OPTIONS, **options}
 
 
 def _run(plan: Plan) -> Run:

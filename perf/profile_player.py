@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from perf.client import Answer, Client, Pending
     from perf.profile_speed import Speed
-    from perf.trace_format import Event, Session
+    from perf.trace_format import Event, Session, Trace
 
 # Errors that say that an answer was not wanted any more: request cancelled, content modified,
 # server cancelled.
@@ -84,6 +84,8 @@ class Player:
         self._on_event = on_event
         self._began_s = time.perf_counter()
         self._open: dict[str, _Open] = {}
+        # Of the session that is played, in the order in which documents were opened.
+        self._shown: list[dict[tuple[int, Position], str]] = []
         self._asked: _Asked | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._without_timings: dict[int, Sample] = {}
@@ -107,11 +109,12 @@ class Player:
                 until_s = dues_s[n + 1]
             await self._do(session.name, self._open[step.path], step.event, until_s)
         await self._drain()
-        for trace in session.traces:
-            await self._count_completed(trace)
+        for trace, shown in zip(session.traces, self._shown, strict=True):
+            await self._count_completed(trace, shown)
         for opened in self._open.values():
             self._client.close(opened.document.uri)
         self._open.clear()
+        self._shown.clear()
 
     def open(self, opened: Opened) -> Document:
         """Open a document in the server, in place of what was open under its path."""
@@ -122,11 +125,8 @@ class Player:
         self._client.open(uri, opened.language_id, opened.text)
         document = Document(uri, opened.language_id, 0, opened.text, path=opened.path)
         self._open[opened.path] = _Open(document)
+        self._shown.append(self._open[opened.path].shown)
         return document
-
-    def close(self, opened: Opened) -> None:
-        """Close a document again."""
-        self._client.close(self._open.pop(opened.path).document.uri)
 
     async def _do(self, trace: str, open_: _Open, event: Event, until_s: float | None) -> None:
         """One event with its request, up to when the next one is due (None: up to the answer)."""
@@ -249,9 +249,8 @@ class Player:
         if not self._tasks:
             self._without_timings.clear()
 
-    async def _count_completed(self, trace: Any) -> None:
+    async def _count_completed(self, trace: Trace, shown: dict[tuple[int, Position], str]) -> None:
         """Count what accepting the right suggestions would have spared."""
-        shown = self._open[trace.path].shown
 
         async def ask(document: Document, position: Position) -> str:
             return shown.get((document.revision, position), "")

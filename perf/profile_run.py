@@ -30,7 +30,7 @@ LOOK_AT_MEMORY_S = 0.25
 # How long a server may take to end before it is ended.
 END_S = 10.0
 # What is asked until a model is loaded is answered late, if at all.
-OPTIONS = {"saveStates": False, "statistics": False}
+OPTIONS = {"statistics": False}
 CAPABILITIES = {
     "general": {"positionEncodings": ["utf-16"]},
     "textDocument": {

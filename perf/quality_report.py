@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from perf.json_objects import read_object
 from perf.quality_picture import picture
-from perf.whole_file import write_whole
+from perf.whole_file import with_ending, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +25,8 @@ Result = dict[str, Any]
 def write_report(results: Mapping[str, Result], out: Path) -> None:
     """Write labelled results of `keystate eval` to `out` with the endings .md and .svg."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    svg = out.with_suffix(".svg")
-    write_whole(out.with_suffix(".md"), markdown(results, svg.name))
+    svg = with_ending(out, ".svg")
+    write_whole(with_ending(out, ".md"), markdown(results, svg.name))
     write_whole(svg, picture(results))
 
 
@@ -239,9 +240,12 @@ def main(out: Path, labelled: tuple[str, ...]) -> None:
         label, _, path = each.rpartition("=")
         if not label:
             raise click.BadParameter(f"{each!r}, expected a label, = and a file")
-        results[label] = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            results[label] = read_object(Path(path))
+        except (OSError, ValueError) as error:
+            raise click.ClickException(str(error)) from error
     write_report(results, out)
-    click.echo(f"{out.with_suffix('.md')}, {out.with_suffix('.svg')}")
+    click.echo(f"{with_ending(out, '.md')}, {with_ending(out, '.svg')}")
 
 
 if __name__ == "__main__":

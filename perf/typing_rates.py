@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import torch
 
+from lsp_server.commands.options import FiniteRange
 from perf.client import Client
 from perf.machine import machine
 from perf.percentiles import percentiles
@@ -47,9 +48,8 @@ TEXT = '''\
             "SELECT id, name, payload, attempts, run_after FROM jobs"
 '''
 N_KEYS = 200
-# No states from earlier runs, and this is nobody's typing. Whatever the model writes is shown:
-# what is hidden cannot be stale.
-OPTIONS = {"saveStates": False, "statistics": False, "minConfidence": 0}
+# This is nobody's typing. Whatever the model writes is shown: what is hidden cannot be stale.
+OPTIONS = {"statistics": False, "minConfidence": 0}
 
 EDITORS = (
     Editor(name="VS Code", wait_s=0.05, cancels=True),
@@ -172,7 +172,14 @@ def _outcomes(asked: Iterable[Asked]) -> dict[str, int]:
 
 @click.command()
 @click.option("--keys", default=N_KEYS, show_default=True, help="Keys to press in each run.")
-@click.option("--rate", "rates", type=float, multiple=True, default=(10.0, 30.0), show_default=True)
+@click.option(
+    "--rate",
+    "rates",
+    type=FiniteRange(min=0.1),
+    multiple=True,
+    default=(10.0, 30.0),
+    show_default=True,
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures here.")
 def main(keys: int, rates: tuple[float, ...], out: Path | None) -> None:
     """Type as editors do, and report what was stale, and how fast answers came."""

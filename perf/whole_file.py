@@ -9,6 +9,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Of the files of a report, which have one name otherwise.
+ENDINGS = (".json", ".md", ".svg")
+
+
+def with_ending(out: Path, ending: str) -> Path:
+    """One of a report's files; its name may have dots, and one of these endings gives way."""
+    return out.with_name((out.stem if out.suffix in ENDINGS else out.name) + ending)
+
+
 def check_place(path: Path) -> None:
     """Raise ValueError where no file can be put: better before a long run than after it."""
     if path.exists() and not path.is_file():

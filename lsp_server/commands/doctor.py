@@ -151,6 +151,7 @@ def _load(model: str | None, device: str | None, loaded: list[Suggester]) -> str
 
 
 def _complete(suggester: Suggester) -> str:
+    check_numbers(suggester.engine)
     document = Document("doctor:sample.py", "python", 0, SAMPLE, "sample.py")
     end: Position = document.position_at(document.n_chars)
     work = suggester.suggest(document, end, explicit=True, deadline_ms=60_000)
@@ -163,6 +164,19 @@ def _complete(suggester: Suggester) -> str:
         f"{suggestion.timings_ms['total']:.0f} ms for {completion.n_generated} tokens after"
         f" {completion.n_prompt}: {SAMPLE.splitlines()[-1].strip()}▏{text}"
     )
+
+
+def check_numbers(engine: Engine) -> None:
+    """Raise ValueError for weights of which nothing follows, and so no suggestion either."""
+    import torch
+
+    tokens = torch.tensor([engine.tokenizer.encode_start(SAMPLE)], device=engine.model.device)
+    with torch.inference_mode():
+        hidden, _ = engine.model.prefill(tokens)
+        if not engine.model.logits(hidden).isfinite().all():
+            raise ValueError(
+                "the model computes what are no numbers: its weights are damaged; fetch them again"
+            )
 
 
 def is_codestral(engine: Engine) -> bool:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import click
 
 from lsp_server.quantizations import QUANTIZATIONS
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds that is one: no bound keeps out what is not a number."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
 
 model_option = click.option(
     "--model",

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lsp_server.commands.options import device_option, model_option, quantize_option
+from lsp_server.commands.options import (
+    FiniteRange,
+    device_option,
+    model_option,
+    quantize_option,
+)
 from lsp_server.handshake import await_initialize, options_of
 from lsp_server.shared_address import HostAddress
 from lsp_server.shared_window import Window, chosen_model, start_host
@@ -53,7 +58,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 )
 @click.option(
     "--idle-s",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=600.0,
     show_default=True,
     help="With --shared: how long the engine that this starts outlives its last window.",
@@ -140,16 +145,19 @@ def _serve_editor(
         return 1
     messages = chain([initialize], messages)
     options = options_of(initialize)
-    model, device, quantize = chosen_model(options, forced)
+    chosen = chosen_model(options, forced)
+    model, device, _ = chosen
     if is_shared(choice_of(shared, options), model, device):
         try:
-            HostAddress.of(model, device, quantize)
+            address = HostAddress.of(*chosen)
         except (OSError, ValueError) as error:
             problem = f"no place to share an engine in; this window has its own: {error}"
             logger.warning("%s", problem)
             _warn(editor, problem)
         else:
-            return _pipe(idle_s, log_level, forced, messages, stdout)
+            # Neither asyncio nor pygls: each window pays for what is imported here.
+            more = ("--idle-s", str(idle_s), "--log-level", log_level)
+            return Window(chosen, address, stdout, partial(start_host, more=more)).run(messages)
     return _serve(forced, messages, stdout)
 
 
@@ -163,18 +171,6 @@ def _serve(forced: dict[str, str], messages: Iterable[bytes], stdout: BinaryIO) 
         return await Server(forced).run(messages, stdout)
 
     return asyncio.run(run())
-
-
-def _pipe(
-    idle_s: float,
-    log_level: str,
-    forced: dict[str, str],
-    messages: Iterable[bytes],
-    stdout: BinaryIO,
-) -> int:
-    # Neither asyncio nor pygls: each window pays for what is imported here.
-    more = ("--idle-s", str(idle_s), "--log-level", log_level)
-    return Window(forced, stdout, partial(start_host, more=more)).run(messages)
 
 
 def _hold_engine(forced: dict[str, str], idle_s: float, log_level: str) -> None:

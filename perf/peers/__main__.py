@@ -24,6 +24,7 @@ from rich.console import Console
 from engine.checkpoint import load_model, resolve_model
 from engine.gguf_export import export_gguf
 from engine.tokenizer import Tokenizer
+from perf.json_objects import read_object
 from perf.machine import machine
 from perf.peers.cost import server_run, start_times, typing_cost
 from perf.peers.equality import equality
@@ -99,7 +100,10 @@ def main(
     record = out / "peers.json"
     report: dict[str, Any] = {"lengths": {}}
     if resume and record.exists():
-        report = json.loads(record.read_text())
+        try:
+            report = read_object(record)
+        except ValueError as error:
+            raise click.ClickException(f"{error}; without --resume it is made anew") from error
     report |= {
         "date": date.today().isoformat(),
         "machine": machine(),

@@ -121,7 +121,6 @@ async def _server_start(scenario: Scenario, setup: PeerSetup) -> float:
 def _options(setup: PeerSetup) -> dict[str, Any]:
     options: dict[str, Any] = {
         "threads": setup.n_threads,
-        "saveStates": False,
         "statistics": False,
         "deadlineMs": 60_000,
         "invokedDeadlineMs": 60_000,

@@ -209,6 +209,21 @@ def test_checkpoints_come_with_their_owners_the_last_used_first() -> None:
     ]
 
 
+def test_listing_checkpoints_reads_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cache_of([1], [2], [3])
+    read, n_read = SlotPool.read, count(1)
+
+    def counted(*arguments: Any) -> RecurrentState:
+        next(n_read)
+        return read(*arguments)
+
+    monkeypatch.setattr(SlotPool, "read", counted)
+    listed = list(cache.checkpoints())
+    assert [owner for _, owner in listed] == [(3,), (2,), (1,)]
+    check_state(listed[1][0])
+    assert next(n_read) == 2
+
+
 # Leases
 
 

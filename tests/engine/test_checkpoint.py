@@ -307,6 +307,8 @@ def test_no_safetensors_file_at_all(
         b'{"a": {"dtype": "F32"}}',
         b'{"a": {"dtype": "F32", "shape": 3, "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": []}}',
+        b'{"a": {"dtype": "F32", "shape": [1e999], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, Infinity]}}',
     ],
 )
 def test_broken_header(

@@ -216,6 +216,30 @@ def test_a_crash_of_the_engine_is_answered_and_the_next_request_is_right(
     )
 
 
+def test_an_engine_that_cannot_start_again_answers_all_and_takes_no_more(
+    started: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: Queue[Completion] = Queue()
+
+    def failing(*_: object) -> Any:
+        raise RuntimeError("an error of the device, which no call survives")
+
+    monkeypatch.setattr(started._schedule, "turn", failing)
+    monkeypatch.setattr(started, "_begin", failing)
+    with started._wake:
+        for name in "ab":
+            started.submit(ask(document=name), answers.put)
+    started.start()
+    assert [answers.get(timeout=60).stop for _ in range(2)] == ["error"] * 2
+    assert started._thread is not None
+    started._thread.join(60)
+    assert not started._thread.is_alive()
+    with pytest.raises(RuntimeError, match="closed"):
+        started.submit(ask(), answers.put)
+    started.close()
+    assert answers.empty()
+
+
 def test_a_document_that_cannot_be_forgotten_crashes_the_engine_once(
     started: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,8 @@ class Shelf:
     def __init__(self) -> None:
         self.written: list[list[str]] = []
 
-    def save(self, checkpoints: Iterable[Any]) -> None:
+    def save(self, checkpoints: Iterable[Any], unclaimed: Iterable[Any]) -> None:
+        assert list(unclaimed) == ["nobody's"]
         self.written.append([])
         for checkpoint in checkpoints:
             self.written[-1].append(checkpoint)
@@ -38,6 +39,9 @@ class Kept:
 
     def checkpoints(self) -> Iterator[tuple[str, Hashable]]:
         yield from self.owned
+
+    def unclaimed(self) -> Iterator[str]:
+        yield from (name for name, owner in self.owned if owner is None)
 
 
 CACHE = cast(

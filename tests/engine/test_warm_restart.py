@@ -167,6 +167,15 @@ def test_the_first_come_first_up_to_the_cap(folder: Path, model: Mamba2, n_fit: 
     assert ids == {tuple(one.ids) for one in saved[:n_fit]}
 
 
+def test_a_state_that_cannot_fit_is_not_even_packed(
+    folder: Path, model: Mamba2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a model of 7 billion parameters: 260 MB each."""
+    monkeypatch.setattr("engine.warm_restart._packed", lambda *_: pytest.fail("it is packed"))
+    saved = checkpoint(model, 5)
+    assert save_states(folder, "one", [saved], saved.state.n_bytes - 1) == 0
+
+
 # What is not used
 
 
@@ -594,6 +603,65 @@ def test_the_next_start_goes_on_where_the_last_one_ended(
     assert complete(second, ask()).token_ids == before.token_ids
 
 
+def test_two_windows_that_close_at_once_keep_both_their_states(
+    new_engine: Callable[..., Engine],
+) -> None:
+    windows = [new_engine(), new_engine()]
+    for window in windows:
+        # Up, with nothing found there.
+        settle(window)
+    asked = [ask(document=f"{name}.py", header=f"# {name}.py\n") for name in "ab"]
+    for window, request in zip(windows, asked, strict=True):
+        assert complete(window, request).n_recomputed > 100
+    for window in windows:
+        window.close()
+    next_one = new_engine()
+    assert [complete(next_one, request).n_recomputed for request in asked] == [0, 0]
+
+
+def test_a_start_without_an_edit_loses_nothing(
+    new_engine: Callable[..., Engine], folder: Path
+) -> None:
+    first = new_engine()
+    complete(first, ask())
+    first.close()
+    saved = files(folder)
+    idle = new_engine()
+    settle(idle)
+    idle.close()
+    assert files(folder) == saved
+    # What nobody has gone on from for a week is not read at each start for ever.
+    for path in saved:
+        os.utime(path, (0, time.time() - 8 * DAY_S))
+    idle = new_engine()
+    settle(idle)
+    idle.close()
+    assert not files(folder)
+
+
+def test_what_was_gone_on_from_is_replaced(new_engine: Callable[..., Engine], folder: Path) -> None:
+    prefix, n_files = PREFIX, set()
+    for n in range(3):
+        engine = new_engine()
+        prefix += f"    amount_{n} = {n}\n"
+        complete(engine, ask(prefix=prefix))
+        engine.close()
+        n_files.add(len(files(folder)))
+    assert len(n_files) == 1
+
+
+def test_a_file_that_another_process_is_writing_is_left_to_it(folder: Path, model: Mamba2) -> None:
+    states = SavedStates(folder, "one")
+    states.save([checkpoint(model, 5)])
+    parts = [folder / f"{letter * 32}.safetensors.part" for letter in "ab"]
+    for part in parts:
+        part.write_bytes(b"half")
+    os.utime(parts[1], (0, time.time() - 3600.0))
+    states.save([checkpoint(model, 5)])
+    assert parts[0].exists()
+    assert not parts[1].exists()
+
+
 def test_another_models_states_are_not_taken_up(new_engine: Callable[..., Engine]) -> None:
     first = new_engine()
     complete(first, ask())
@@ -628,6 +696,26 @@ def test_a_folder_that_breaks_does_not_keep_the_engine_from_serving(
     monkeypatch.setattr(SavedStates, "load", failing)
     engine = new_engine()
     check_exact(engine.model, complete(engine, ask()))
+
+
+def test_a_save_that_breaks_loses_no_states_and_is_not_tried_for_ever(
+    new_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: Queue[None] = Queue()
+
+    def failing(*_: Any) -> Any:
+        tried.put(None)
+        raise AttributeError("broken")
+
+    monkeypatch.setattr(SavedStates, "save", failing)
+    engine = new_engine()
+    complete(engine, ask())
+    engine.save_soon()
+    tried.get(timeout=60)
+    assert complete(engine, ask()).n_recomputed == 0
+    settle(engine)
+    assert tried.empty()
+    monkeypatch.undo()
 
 
 @pytest.fixture

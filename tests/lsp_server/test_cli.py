@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -211,6 +212,18 @@ class TestDoctor:
         assert "completion" not in checks
         assert checks["torch"]["ok"]
 
+    def test_weights_that_are_no_numbers(
+        self, suggester: Suggester, model_directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from engine.checkpoint import load_model
+
+        doctor.check_numbers(suggester.engine)
+        damaged = load_model(model_directory)
+        damaged.backbone.norm_f.weight[0] = math.nan
+        monkeypatch.setattr(suggester.engine, "model", damaged)
+        with pytest.raises(ValueError, match="its weights are damaged"):
+            doctor.check_numbers(suggester.engine)
+
     def test_in_words(self, tmp_path: Path) -> None:
         result = run("doctor", "--model", tmp_path, "--device", "toaster")
         assert result.exit_code == 1
@@ -271,6 +284,12 @@ class TestMain:
         assert result.exit_code == 0
         for name in COMMANDS:
             assert re.search(rf"^  {name} ", result.stdout, re.MULTILINE)
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+    def test_a_time_is_a_finite_number(self, value: str) -> None:
+        result = run("serve", "--idle-s", value)
+        assert result.exit_code == 2
+        assert value in result.stderr.splitlines()[-1]
 
     def test_an_unknown_command(self) -> None:
         result = run("complet")

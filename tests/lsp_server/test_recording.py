@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT, URI = "file:///workspace", "file:///workspace/src/a.py"
 LIMIT_S = 60
+LEFT_BYTES = 4096
 
 
 class Clock:
@@ -178,6 +180,22 @@ def test_the_file_stays_small(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert [record.message for record in caplog.records] == [
         f"the recording is full: {editor.recorder.path}"
     ]
+
+
+@pytest.mark.parametrize("n_changes", [0, 1, 2])
+def test_a_full_disk_ends_the_recording_with_a_whole_line(editor: Editor, n_changes: int) -> None:
+    editor.open("x" * (LEFT_BYTES // 2))
+    for n in range(n_changes):
+        editor.change((0, n), (0, n), "y" * LEFT_BYTES)
+    editor.change((0, 0), (0, 0), "y" * LEFT_BYTES)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LEFT_BYTES, before[1]))
+    try:
+        editor.send()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (opened,) = read_session(editor.recorder.path).steps
+    assert isinstance(opened, Opened)
 
 
 def test_bad_messages_are_passed_on_and_not_recorded(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lsp_server.private_files import states_folder
+from lsp_server.private_files import NO_STATES, STATES, states_folder
 from lsp_server.settings import Settings
 from lsp_server.suggestions import Suggester
+from perf.client import Client, ServerGone
 from tests.lsp_server.server_bench import Bench
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from engine.engine import Engine
 
 LIMIT_S = 60
 
@@ -41,6 +45,48 @@ async def test_a_server_that_saves_none_deletes_those_that_were(
         bench.close()
     assert saved.exists() == save_states
     assert (files := list(states_folder().iterdir())) == [saved.parent] * save_states, files
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("save_states", [True, False])
+async def test_a_server_that_is_measured_leaves_them_alone(
+    saved: Path, save_states: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STATES, NO_STATES)
+    bench = Bench()
+    try:
+        await bench.initialized({"saveStates": save_states})
+        await asyncio.wait_for(bench.load(), LIMIT_S)
+    finally:
+        bench.close()
+    assert saved.exists()
+
+
+def test_a_server_that_is_measured_has_none_of_its_own(
+    saved: Path, stepped: Suggester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+
+    def load(*_: object, states_folder: Path | None, **__: object) -> Engine:
+        folders.append(states_folder)
+        return stepped.engine
+
+    monkeypatch.setattr("lsp_server.suggestions.Engine.load", load)
+    Suggester.load(Settings(device="cpu"))
+    monkeypatch.setenv(STATES, NO_STATES)
+    Suggester.load(Settings(device="cpu")).close()
+    assert folders == [saved.parents[1], None]
+
+
+@pytest.mark.asyncio
+async def test_what_measures_a_server_says_so_to_it() -> None:
+    program = f"import os, sys; sys.stdout.write(os.environ['{STATES}'])"
+    async with (
+        asyncio.timeout(LIMIT_S),
+        await Client.start((sys.executable, "-S", "-c", program)) as client,
+    ):
+        with pytest.raises(ServerGone, match=NO_STATES):
+            await client.initialize()
 
 
 def test_a_command_that_saves_none_deletes_none(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from engine.request import Completion, CompletionRequest
 from engine.tokenizer import Tokenizer
 from engine.warm_restart import SavedStates
 from lsp_server.documents import Document, Position
+from lsp_server.server import Server
 from lsp_server.settings import Settings
 from lsp_server.shared_address import HostAddress
 from lsp_server.shared_host import MAX_UNREAD_BYTES, SharedHost, SocketWriter
@@ -38,9 +41,8 @@ from perf.client import INVOKED, SERVER_COMMAND, Client
 from tests.lsp_server.conftest import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-    from engine.cache import Checkpoint
     from engine.mamba2 import Mamba2
 
 ROOT = Path("/workspace")
@@ -311,8 +313,8 @@ class TestSavedStates:
         written: SimpleQueue[int] = SimpleQueue()
 
         class Told(SavedStates):
-            def save(self, checkpoints: Iterable[Checkpoint]) -> int:
-                n = super().save(checkpoints)
+            def save(self, *arguments: Any) -> int:
+                n = super().save(*arguments)
                 written.put(n)
                 return n
 
@@ -433,6 +435,69 @@ class TestHost:
         await asyncio.wait_for(listening, LIMIT_S)
         assert not address.socket_path.exists()
 
+    @pytest.mark.parametrize("leaves", ["at once", "while loading", "in the end"])
+    async def test_nothing_is_kept_of_a_window_that_left(
+        self,
+        address: HostAddress,
+        stepped: Suggester,
+        monkeypatch: pytest.MonkeyPatch,
+        leaves: str,
+    ) -> None:
+        servers, may_load = [], threading.Event()
+
+        class Noted(Server):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                servers.append(weakref.ref(self))
+
+        def load(*_: object) -> Suggester:
+            assert may_load.wait(LIMIT_S)
+            return stepped
+
+        monkeypatch.setattr("lsp_server.shared_host.Server", Noted)
+        host = SharedHost(address, {}, LIMIT_S, lambda: load)
+        living = asyncio.ensure_future(host.run())
+        await asyncio.sleep(0)
+
+        def use() -> None:
+            with address.connect() as window, window.makefile("rb") as answers:
+                if leaves == "at once":
+                    return
+                window.sendall(framed(_asked(1, "initialize", {"capabilities": {}})))
+                next(read_messages(answers))
+                if leaves == "in the end":
+                    may_load.set()
+                    window.sendall(framed(_asked(2, "shutdown", None)))
+                    next(read_messages(answers))
+
+        for _ in range(3):
+            await asyncio.wait_for(asyncio.to_thread(use), LIMIT_S)
+        async with asyncio.timeout(LIMIT_S):
+            while len(servers) < 3 or host._windows:
+                await _turn()
+        may_load.set()
+        for thread in threading.enumerate():
+            if thread.name == "loader":
+                await asyncio.to_thread(thread.join, LIMIT_S)
+                assert not thread.is_alive()
+        # What it told the loop.
+        await _turn()
+        gc.collect()
+        assert [server() for server in servers] == [None] * 3
+        assert not host._engines
+        host.stop()
+        await asyncio.wait_for(living, LIMIT_S)
+
+
+def _asked(request_id: int, method: str, params: object) -> bytes:
+    message = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+    return json.dumps(message).encode()
+
+
+async def _turn() -> None:
+    """Let the loop do what waits, and threads what it has begun."""
+    await asyncio.to_thread(lambda: None)
+
 
 class TestWindow:
     """The pipe alone, with a host that a test plays."""
@@ -463,7 +528,8 @@ class TestWindow:
                 message |= {"params": {"processId": pid}}
                 editor.write(framed(json.dumps(message).encode()))
                 editor.flush()
-                window = Window({}, stdout, lambda *_: pytest.fail("there is a host"))
+                chosen = (None, "auto", None)
+                window = Window(chosen, address, stdout, lambda *_: pytest.fail("there is a host"))
                 code = window.run(read_messages(os.fdopen(read_end, "rb")))
             listener.shutdown(socket.SHUT_RDWR)
         with os.fdopen(out_read, "rb") as stream:
@@ -473,7 +539,11 @@ class TestWindow:
         code, told, n_hosts = self.window(address, lambda connection: None)
         assert (code, told, n_hosts) == (1, [], 5)
 
-    def test_an_editor_that_is_gone_needs_no_other_host(self, address: HostAddress) -> None:
+    def test_an_editor_that_is_gone_needs_no_other_host(
+        self, address: HostAddress, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # What is wrong with the place was said by who chose it.
+        monkeypatch.setattr(HostAddress, "of", lambda *_: pytest.fail("it is known"))
         editor = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 
         def play(connection: socket.socket) -> None:

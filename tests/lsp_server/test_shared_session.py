@@ -31,6 +31,27 @@ def changed(version: int, *changes: Any, uri: str = URI) -> dict[str, Any]:
     return notification("textDocument/didChange", params)
 
 
+def cell(uri: str) -> dict[str, Any]:
+    return {"kind": 2, "document": uri}
+
+
+def item(uri: str, text: str, version: int = 0) -> dict[str, Any]:
+    return {"uri": uri, "languageId": "python", "version": version, "text": text}
+
+
+def notebook_opened(uri: str, *texts: str) -> dict[str, Any]:
+    uris = [f"{uri}#{n}" for n in range(len(texts))]
+    notebook = {"uri": uri, "notebookType": "jupyter", "version": 0}
+    notebook |= {"metadata": {"k": 1}, "cells": list(map(cell, uris))}
+    params = {"notebookDocument": notebook, "cellTextDocuments": list(map(item, uris, texts))}
+    return notification("notebookDocument/didOpen", params)
+
+
+def notebook_changed(uri: str, version: int = 1, **cells: Any) -> dict[str, Any]:
+    params = {"notebookDocument": {"uri": uri, "version": version}, "change": {"cells": cells}}
+    return notification("notebookDocument/didChange", params)
+
+
 def replaced(line: int, start: int, end: int, text: str) -> dict[str, Any]:
     between = {
         "start": {"line": line, "character": start},
@@ -92,15 +113,65 @@ class TestReplay:
         session.heard(opened())
         assert [method for method, _ in replayed(session)] == ["initialize"]
 
-    def test_notebooks_by_all_that_was_said_of_them(self, session: Session) -> None:
-        def about(method: str, uri: str) -> dict[str, Any]:
-            return notification(f"notebookDocument/{method}", {"notebookDocument": {"uri": uri}})
+    def test_notebooks_as_they_stand(self, session: Session) -> None:
+        session.heard(notebook_opened("a", "x = 1", "y = 2"))
+        session.heard(notebook_opened("b", "gone"))
+        closed = {"notebookDocument": {"uri": "b"}, "cellTextDocuments": []}
+        session.heard(notification("notebookDocument/didClose", closed))
+        session.heard(
+            notebook_changed(
+                "a",
+                structure={
+                    "array": {"start": 1, "deleteCount": 1, "cells": [cell("a#2"), cell("a#3")]},
+                    "didOpen": [item("a#2", "z = 3"), item("a#3", "é🎉 = 4")],
+                    "didClose": [{"uri": "a#1"}],
+                },
+                textContent=[
+                    {"document": {"uri": "a#3", "version": 5}, "changes": [replaced(0, 3, 3, "x")]}
+                ],
+            )
+        )
+        session.heard(notebook_changed("a", 9, data=[{**cell("a#2"), "kind": 1}]))
+        expected = notebook_opened("a", "x = 1")
+        expected["params"]["notebookDocument"] |= {
+            "version": 9,
+            "cells": [cell("a#0"), {**cell("a#2"), "kind": 1}, cell("a#3")],
+        }
+        texts = [item("a#2", "z = 3"), item("a#3", "é🎉x = 4", 5)]
+        expected["params"]["cellTextDocuments"] += texts
+        assert list(session.replay())[2:] == [expected]
 
-        session.heard(about("didOpen", "a"))
-        session.heard(about("didOpen", "b"))
-        session.heard(about("didChange", "a"))
-        session.heard(about("didClose", "b"))
-        assert list(session.replay())[2:] == [about("didOpen", "a"), about("didChange", "a")]
+    def test_a_notebook_costs_the_same_however_often_it_is_changed(self, session: Session) -> None:
+        session.heard(notebook_opened("a", "x = 1"))
+        for n in range(100):
+            typed = {"document": {"uri": "a#0", "version": n}, "changes": [replaced(0, 5, 5, "1")]}
+            session.heard(notebook_changed("a", n, textContent=[typed]))
+        (message,) = list(session.replay())[2:]
+        assert message["params"]["cellTextDocuments"] == [item("a#0", "x = 1" + "1" * 100, 99)]
+
+    @pytest.mark.parametrize(
+        "cells",
+        [
+            {"structure": {"array": {"start": 0, "deleteCount": 1}, "didClose": [{}]}},
+            {"structure": {"array": {"start": "0", "deleteCount": "1"}}},
+            {
+                "structure": {"array": {"start": 0, "deleteCount": 1}},
+                "textContent": [{"document": {"uri": "a#0", "version": 1}, "changes": [5]}],
+            },
+            {"data": [{}]},
+            [],
+        ],
+    )
+    def test_what_is_no_change_of_a_notebook_changes_nothing(
+        self, session: Session, cells: Any
+    ) -> None:
+        session.heard(notebook_opened("a", "x = 1"))
+        message = notebook_changed("a")
+        message["params"]["change"]["cells"] = cells
+        assert session.heard(message)
+        (message,) = list(session.replay())[2:]
+        assert message["params"]["cellTextDocuments"] == [item("a#0", "x = 1")]
+        assert message["params"]["notebookDocument"]["cells"] == [cell("a#0")]
 
     @pytest.mark.parametrize(
         "params",

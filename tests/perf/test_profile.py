@@ -49,9 +49,9 @@ def typed(text: str, *, gap_ms: int = 100) -> Trace:
     return Trace(path="src/a.py", language_id="python", text="", events=tuple(events))
 
 
-def measured(mode: str, trace: Trace, *, speed: str = "max", timeout_s: float = 20.0) -> Run:
+def measured(mode: str, *traces: Trace, speed: str = "max", timeout_s: float = 20.0) -> Run:
     plan = Plan(
-        sessions=[Session.of("typed", trace)],
+        sessions=[Session.of("typed", *traces)],
         speed=Speed.parse(speed),
         speed_name=speed,
         command=(sys.executable, str(SCRIPTED), mode),
@@ -98,6 +98,11 @@ def test_the_summary_has_the_documented_keys(figures: dict[str, Any]) -> None:
         assert figures[key] is None
     assert figures["server"] == "foreign 7"
     assert figures["rss_bytes"] > 2**20
+
+
+def test_a_file_that_is_opened_again_keeps_what_was_shown_before() -> None:
+    run = measured("always", typed("x = pass"), typed("y"))
+    assert (run.n_completed_chars, run.n_typed_chars) == (4, 9)
 
 
 def test_suggestions_are_held_against_what_was_typed(figures: dict[str, Any]) -> None:
@@ -202,11 +207,26 @@ async def test_nothing_is_awaited_of_a_server_that_is_gone() -> None:
         (("--server", "/nonexistent/server"), "/nonexistent/server"),
         (("--speed", "fast"), "speed is 'fast', expected recorded, max"),
         (("--options", "[]"), "expected an object"),
+        (("--options", '{"a":' * 99_999), "--options: it is nested too deep"),
+        (("--options", '{"maxToken": 3}'), "--options: unknown setting maxToken"),
+        (("--options", '{"maxTokens": 0}'), "--options: setting maxTokens: max_tokens is 0"),
         (("--server", "any", "--model", "m"), "for our own server"),
         (("--server", ""), "--server is '', expected a command line"),
         (("--server", "'open"), '--server is "\'open", expected a command line'),
     ],
-    ids=["mute", "failing", "missing", "speed", "options", "model", "empty", "open"],
+    ids=[
+        "mute",
+        "failing",
+        "missing",
+        "speed",
+        "options",
+        "nested",
+        "setting",
+        "value",
+        "model",
+        "empty",
+        "open",
+    ],
 )
 def test_what_cannot_be_measured_is_one_line(
     tmp_path: Path, arguments: tuple[object, ...], said: str
@@ -216,6 +236,16 @@ def test_what_cannot_be_measured_is_one_line(
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize("option", ["--timeout-s", "--start-timeout-s", "--delay-ms", "--bound"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_a_time_is_a_finite_number(tmp_path: Path, option: str, value: str) -> None:
+    write_trace(typed("x"), tmp_path / "a.jsonl")
+    result = command(tmp_path / "a.jsonl", "--server", "/nonexistent", option, value)
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert value in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,18 @@ def test_the_command_reads_results(tmp_path: Path) -> None:
     assert "| p=0.5 | 20 | 50.0%" in text
     assert (tmp_path / "sub" / "quality.svg").exists()
     assert CliRunner().invoke(main, [str(tmp_path / "x"), "one.json"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"[]", b"{", b"\xff", b'{"a":' * 99_999],
+    ids=["missing", "list", "cut", "bytes", "nested"],
+)
+def test_what_is_no_result_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    result = tmp_path / "one.json"
+    if content is not None:
+        result.write_bytes(content)
+    done = CliRunner().invoke(main, [str(tmp_path / "x"), f"one={result}"])
+    assert done.exit_code == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert str(result) in done.stderr

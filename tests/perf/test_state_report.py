@@ -140,6 +140,10 @@ def test_an_interrupted_run_is_resumed_where_all_else_is_equal(
     assert n_read == 4
     assert runner.invoke(state_report.main, [*options, "--events=4"]).exit_code == 0
     assert n_read == 6
+    out.write_text('{"a":' * 99_999)
+    damaged = runner.invoke(state_report.main, [*options, "--resume"])
+    assert damaged.exit_code == 1
+    assert "nested too deep, expected an object; without --resume" in damaged.stderr
 
 
 def test_tables_have_as_many_columns_as_their_heads() -> None:

@@ -19,7 +19,7 @@ from perf.case_kinds import KINDS
 from perf.cases import Case, write_cases
 from perf.trace_format import write_trace
 from perf.typing_user import Tally
-from perf.whole_file import check_place, write_whole
+from perf.whole_file import check_place, with_ending, write_whole
 from tests.perf.test_completed_code import letters
 
 if TYPE_CHECKING:
@@ -175,3 +175,9 @@ class TestDemo:
         result = run("demo", "--picture", tmp_path / "a.svg")
         assert "No space left" in error_of(result)
         assert "17, 0 faster than the answer" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["p0.5", "p0.5.json", "p0.5.svg"])
+def test_a_report_s_name_may_have_dots(tmp_path: Path, name: str) -> None:
+    """Else the reports for 0.5 and 0.7 are one file."""
+    assert with_ending(tmp_path / name, ".md") == tmp_path / "p0.5.md"
