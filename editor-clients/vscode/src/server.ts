@@ -10,13 +10,14 @@ import {
   LanguageClient,
   type LanguageClientOptions,
   type Middleware,
+  State,
   TransportKind,
 } from "vscode-languageclient/node";
+import { documents } from "./documents";
 import { installedServer, machine } from "./installServer";
 import { SCHEMES } from "./policy";
 import { unawaited } from "./promises";
 import { Lives, RestartBudget } from "./restarts";
-import { isSecret } from "./secrets";
 import { type Command, findServer } from "./serverCommand";
 import { serverLog } from "./serverLog";
 import { listSetting, START_KEYS, serverSettings } from "./settings";
@@ -84,6 +85,7 @@ export class Server implements vscode.Disposable {
   restart(): Promise<void> {
     this.wanted = true;
     this.budget.reset();
+    this.giveUpStarting();
     return this.inTurn(() => this.start());
   }
 
@@ -112,12 +114,21 @@ export class Server implements vscode.Disposable {
   /** Say goodbye to the server and wait until it is gone. */
   async stop(): Promise<void> {
     this.wanted = false;
+    this.giveUpStarting();
     await this.inTurn(() => this.end());
   }
 
   dispose(): void {
     clearTimeout(this.restartTimer);
     this.changed.dispose();
+  }
+
+  /** What does not answer `initialize`, such as a program that is no server, would hold up all that follows. */
+  private giveUpStarting(): void {
+    if (this.running?.state === State.Starting) {
+      this.lives.next();
+      this.running.serverProcess?.kill();
+    }
   }
 
   private inTurn(work: () => Promise<void>): Promise<void> {
@@ -210,13 +221,10 @@ export class Server implements vscode.Disposable {
   }
 
   private middleware(): Middleware {
-    const isOpen = (document: vscode.TextDocument) => !isSecret(document.uri.path);
     return {
+      ...documents,
       provideInlineCompletionItems: (document, position, context, token) =>
         this.suggestions().provide(document, position, context, token),
-      didOpen: async (document, next) => (isOpen(document) ? next(document) : undefined),
-      didChange: async (event, next) => (isOpen(event.document) ? next(event) : undefined),
-      didClose: async (document, next) => (isOpen(document) ? next(document) : undefined),
       handleRegisterCapability: async (params, next) => {
         const asked = params.registrations.filter(({ method }) => method === CONFIGURATION);
         asked.forEach(({ id }) => this.listeners.add(id));

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.editors.neovim.scripted import received, until_received
 from tests.editors.neovim.terminal import GHOST, PLUGIN, REPOSITORY, Terminal, find_neovim
 
 if TYPE_CHECKING:
@@ -116,6 +117,33 @@ def editor(started: Terminal) -> Terminal:
     """The same, in normal mode, on the text of the sample."""
     renew(started)
     return started
+
+
+@pytest.fixture(params=["builtin", "plugin"])
+def opened(
+    request: pytest.FixtureRequest, launch: Callable[..., Terminal]
+) -> Iterator[Callable[..., Terminal]]:
+    """`opened(*answers)`: an editor in insert mode on an empty line, and what it is answered."""
+    terminals = []
+
+    def opened(*answers: Any, before_setup: str = "", **options: Any) -> Terminal:
+        def init(folder: Path) -> str:
+            path = folder / "answers.json"
+            path.write_text("\n".join(json.dumps(answer) for answer in answers))
+            cmd = [*SCRIPTED, str(path)]
+            return before_setup + plugin_init(cmd, ghost_text=request.param, **options)
+
+        terminal = launch(init)
+        terminals.append(terminal)
+        terminal.until(lambda: received(terminal, "textDocument/didOpen"), "it is open")
+        terminal.press("G", "o")
+        # Which is asked about on its own account, sooner or later.
+        until_received(terminal, "textDocument/inlineCompletion")
+        return terminal
+
+    yield opened
+    for terminal in terminals:
+        terminal.close()
 
 
 def renew(terminal: Terminal) -> None:

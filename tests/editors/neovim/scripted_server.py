@@ -1,7 +1,8 @@
 """A language server whose answers are written down: what its client sends is all that is tested.
 
-Each line of the file `answers.json` beside the document is the answer to one request for inline
-completion, the last one to all that follow. `keystate/received` gives what was received.
+Each line of the file that it is called with is the answer to one request for inline completion, the
+last one to all that follow; at the start of a line there is nothing to say, and that does not
+count. `keystate/received` gives what was received. Where a line is `"end"` the server ends instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
 
 CAPABILITIES = {
     "textDocumentSync": {"openClose": True, "change": 2},
@@ -34,14 +34,9 @@ def write(message: dict[str, Any]) -> None:
     sys.stdout.buffer.flush()
 
 
-def answers_beside(uri: str) -> list[Any]:
-    path = Path(unquote(urlsplit(uri).path)).with_name("answers.json")
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def main() -> None:
+    answers = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
     received: list[dict[str, Any]] = []
-    n_asked = 0
     while (message := read(sys.stdin.buffer)) is not None:
         method = message.get("method")
         params: Any = message.get("params")
@@ -55,9 +50,11 @@ def main() -> None:
         elif method == "keystate/say":
             write({"method": "keystate/status", "params": params})
         elif method == "textDocument/inlineCompletion":
-            answers = answers_beside(params["textDocument"]["uri"])
-            result = answers[min(n_asked, len(answers) - 1)]
-            n_asked += 1
+            result = {"items": []}
+            if params["position"]["character"]:
+                result = answers.pop(0) if len(answers) > 1 else answers[0]
+            if result == "end":
+                sys.exit(1)
         received.append({"method": method, "params": params})
         if "id" in message and method is not None:
             write({"id": message["id"], "result": result})

@@ -154,14 +154,19 @@ export class Editor {
     await this.page.locator(".quick-input-widget .quick-input-box input").first().waitFor({ state: "hidden" }).catch(() => {});
   }
 
-  /** Make a file in the workspace and open it, alone. */
-  async open(name, text) {
-    if (text !== undefined) writeFileSync(join(this.workspace, name), text);
+  /** Choose a file of the workspace among those that can be opened. */
+  async choose(name) {
     await this.press("Control+P");
     const input = this.page.locator(".quick-input-widget .quick-input-box input").first();
     await input.fill(join(this.workspace, name));
-    await this.page.locator(".quick-input-list .monaco-list-row").filter({ hasText: name }).first().waitFor();
-    await this.press("Enter");
+    // Enter would take what is listed first, which may still be another one.
+    await this.page.locator(".quick-input-list .monaco-list-row").filter({ hasText: name }).first().click();
+  }
+
+  /** Make a file in the workspace and open it, alone. */
+  async open(name, text) {
+    if (text !== undefined) writeFileSync(join(this.workspace, name), text);
+    await this.choose(name);
     await this.page.locator(`.tab.active[data-resource-name="${name}"]`).waitFor();
     await this.page.locator(".monaco-editor .view-line").first().waitFor();
   }

@@ -48,6 +48,7 @@ STEPS = (
     "the page about latency opens",
     "a server that dies is started again",
     "a server that keeps ending says what helps",
+    "a program that is no server can be replaced",
     "the server inside the extension is installed",
 )
 

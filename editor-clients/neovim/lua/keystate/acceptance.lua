@@ -19,17 +19,26 @@ local function insert(place, text, n_replaced)
   vim.api.nvim_win_set_cursor(0, { row + #lines, #lines == 1 and col + last or last })
 end
 
+---The keys that take what is shown. Neovim's own menu is closed before: left open, it would put what
+---stood in front of it over what was inserted, at the next key.
+---@param part "all"|"word"|"line"
+---@return string
+function M.keys(part)
+  local close = vim.fn.pumvisible() == 1 and "<C-x><C-z>" or ""
+  local take = ("<Cmd>lua require('keystate.acceptance').take(%q)<CR>"):format(part)
+  return vim.api.nvim_replace_termcodes(close .. take, true, true, true)
+end
+
 ---Insert what is shown in the current buffer, or a part of it.
----@param part? "all"|"word"|"line"
----@return boolean did false where nothing is shown
+---@param part "all"|"word"|"line"
 function M.take(part)
   local buf = vim.api.nvim_get_current_buf()
   local match = view.current().visible(buf)
   if not match then
-    return false
+    return
   end
   local one, client = match.suggestion, server.client(buf)
-  local text = suggestion.cut(match.rest, part or "all")
+  local text = suggestion.cut(match.rest, part)
   local is_whole = text == match.rest
   local tail = one.tail
   local replaces = is_whole and vim.startswith(match.place.line:sub(match.place.col + 1), tail)
@@ -40,7 +49,6 @@ function M.take(part)
   else
     feedback.partially_accepted(client, match.item, #match.typed + #text)
   end
-  return true
 end
 
 return M

@@ -72,7 +72,11 @@ function M.refused(buf)
   if vim.bo[buf].buftype ~= "" then
     return ("not a file but %s"):format(vim.bo[buf].buftype)
   end
-  if M.is_secret(vim.api.nvim_buf_get_name(buf)) then
+  local name = vim.api.nvim_buf_get_name(buf)
+  if name == "" then
+    return "it has no name yet"
+  end
+  if M.is_secret(name) then
     return "its name says that it holds secrets"
   end
   if vim.b[buf].keystate_disabled then

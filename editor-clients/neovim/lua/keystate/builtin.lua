@@ -1,6 +1,7 @@
 ---Suggestions as one types, drawn by Neovim 0.12's `vim.lsp.inline_completion`.
 local feedback = require("keystate.feedback")
 local kept = require("keystate.kept")
+local place = require("keystate.place")
 local wire = require("keystate.wire")
 
 local M = {}
@@ -158,21 +159,26 @@ function M.attach(client, buf)
         guard(buf)
       end,
     })
-    vim.api.nvim_create_autocmd({ "InsertLeave", "BufLeave" }, {
-      group = group,
-      buffer = buf,
-      callback = function()
-        kept.clear(buf)
-      end,
-    })
+    place.on_leave(group, buf, function()
+      kept.clear(buf)
+      hide(buf)
+      vim.schedule(function()
+        -- A mapping may be back already, and have had Neovim ask.
+        if active[buf] and not (place.in_insert_mode() and vim.api.nvim_get_current_buf() == buf) then
+          abort(buf)
+        end
+      end)
+    end)
   end)
 end
 
 ---@param buf integer
 function M.detach(buf)
   if active[buf] then
-    M.forget(buf)
     active[buf] = nil
+    kept.clear(buf)
+    -- Neovim forgets with this; told to by `abort` it would a moment later, when the buffer may be gone.
+    hide(buf)
     vim.lsp.inline_completion.enable(false, { bufnr = buf })
     pcall(vim.api.nvim_del_augroup_by_name, "keystate.builtin:" .. buf)
   end

@@ -39,7 +39,7 @@ local function set_enabled(on, scope)
   local client = server.client(buf)
   local view = require("keystate.view").current()
   if not client and on then
-    vim.api.nvim_exec_autocmds("FileType", { group = "nvim.lsp.enable", buffer = buf, modeline = false })
+    server.start_in(buf)
   elseif client and on and server.is_enabled() then
     view.attach(client, buf)
   elseif client then

@@ -40,7 +40,7 @@ function M.accept(part)
     return false
   end
   vim.schedule(function()
-    require("keystate.acceptance").take(part)
+    vim.api.nvim_feedkeys(require("keystate.acceptance").keys(part or "all"), "in", false)
   end)
   return true
 end

@@ -126,19 +126,32 @@ function M.alternatives(match)
   return found
 end
 
+---Where an alternative stands in the list that whoever shows it has.
+---@param one keystate.Suggestion
+---@param index integer
+---@return integer
+local function position(one, index)
+  for i, told in ipairs(one.told or {}) do
+    if told == index then
+      return i
+    end
+  end
+  return index
+end
+
 ---Show the next or the previous alternative from now on.
 ---@param match keystate.Match
 ---@param step 1|-1
----@return integer? count how far it is from the last one in the list; nil where there is no other
+---@return integer? count how far it is from the last one in what was told; nil where there is no other
 function M.step(match, step)
   local one = match.suggestion
   local others = M.alternatives(match)
   if #others < 2 then
     return nil
   end
-  local count = (step > 0 and others[2] or others[#others]).index - one.index
-  one.index = one.index + count
-  return count
+  local before = one.index
+  one.index = (step > 0 and others[2] or others[#others]).index
+  return position(one, one.index) - position(one, before)
 end
 
 return M

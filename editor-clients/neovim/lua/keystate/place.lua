@@ -23,6 +23,29 @@ function M.of(buf)
   return { buf = buf, tick = vim.api.nvim_buf_get_changedtick(buf), row = row - 1, col = col, line = line }
 end
 
+---@return boolean
+function M.in_insert_mode()
+  return vim.startswith(vim.api.nvim_get_mode().mode, "i")
+end
+
+---Call a function whenever insert mode is left in a buffer, or the buffer.
+---@param group integer of autocommands
+---@param buf integer
+---@param on_leave fun()
+function M.on_leave(group, buf, on_leave)
+  vim.api.nvim_create_autocmd("BufLeave", { group = group, buffer = buf, callback = on_leave })
+  -- CTRL-C triggers no InsertLeave.
+  vim.api.nvim_create_autocmd("ModeChanged", {
+    group = group,
+    buffer = buf,
+    callback = function()
+      if vim.startswith(vim.v.event.old_mode, "i") and not vim.startswith(vim.v.event.new_mode, "i") then
+        on_leave()
+      end
+    end,
+  })
+end
+
 ---@param a keystate.Place?
 ---@param b keystate.Place?
 ---@return boolean

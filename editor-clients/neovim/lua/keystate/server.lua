@@ -13,6 +13,10 @@ M.NAME = "keystate"
 local is_set_up = false
 local is_enabled = true
 
+---Buffers that the server is for, or not, once they have their name.
+---@type table<integer, true>
+local renamed = {}
+
 ---@param buf? integer
 ---@return vim.lsp.Client?
 function M.client(buf)
@@ -40,6 +44,7 @@ end
 ---@param buf integer
 ---@param on_dir fun(root?: string)
 local function root(buf, on_dir)
+  renamed[buf] = vim.api.nvim_buf_get_name(buf) == "" or nil
   if not buffers.refused(buf) then
     on_dir(vim.fs.root(buf, { ".git", ".hg", "pyproject.toml", "package.json", "Cargo.toml", "go.mod" }))
   end
@@ -72,6 +77,7 @@ local function on_attach(client, buf)
   if not is_set_up then
     return
   end
+  require("keystate.changes").attach(client, buf)
   require("keystate.cursor").attach(client, buf)
   if is_enabled then
     view.current().attach(client, buf)
@@ -131,12 +137,44 @@ local function with_settings(settings)
   return { init_options = at_start, settings = { keystate = given } }
 end
 
+---Start the server for a buffer, if it is for it.
+---@param buf integer
+function M.start_in(buf)
+  vim.api.nvim_exec_autocmds("FileType", { group = "nvim.lsp.enable", buffer = buf, modeline = false })
+end
+
+---Under another name a buffer is another file to the server, or one that is none of its business.
+function M.follow_names()
+  local group = vim.api.nvim_create_augroup("keystate.names", { clear = true })
+  vim.api.nvim_create_autocmd("BufFilePre", {
+    group = group,
+    callback = function(event)
+      local client = M.client(event.buf)
+      if client then
+        renamed[event.buf] = true
+        vim.lsp.buf_detach_client(event.buf, client.id)
+      end
+    end,
+  })
+  -- `:write` gives a buffer its first name without the first of these events.
+  vim.api.nvim_create_autocmd({ "BufFilePost", "BufWritePost" }, {
+    group = group,
+    callback = function(event)
+      if renamed[event.buf] then
+        renamed[event.buf] = nil
+        M.start_in(event.buf)
+      end
+    end,
+  })
+end
+
 ---Start the server for each buffer that it is for.
 function M.enable()
-  is_set_up, is_enabled = true, true
+  is_set_up = true
   local config = vim.tbl_extend("force", M.config(), with_settings(options.current.settings))
   vim.lsp.config(M.NAME, config)
   vim.lsp.enable(M.NAME)
+  M.follow_names()
 end
 
 ---Settings changed while the server runs; the server is told.
@@ -186,7 +224,7 @@ function M.restart()
   M.enable()
   for _, buf in ipairs(bufs) do
     if vim.api.nvim_buf_is_loaded(buf) then
-      vim.api.nvim_exec_autocmds("FileType", { group = "nvim.lsp.enable", buffer = buf, modeline = false })
+      M.start_in(buf)
     end
   end
 end

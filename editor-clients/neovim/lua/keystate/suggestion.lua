@@ -9,6 +9,7 @@ local M = {}
 ---@class keystate.Suggestion
 ---@field items keystate.Item[] one at least
 ---@field index integer which of them is shown
+---@field told? integer[] which of them were told on since, in this order; nil: all
 ---@field row integer the anchor: where the text starts; 0-based
 ---@field col integer bytes
 ---@field stop integer the line after the last of those that typing along it has filled
@@ -75,6 +76,12 @@ function M.cut(text, part)
   return text
 end
 
+---@param text string
+---@return string text with "\n" between lines
+function M.unix(text)
+  return (text:gsub("\r\n?", "\n"))
+end
+
 ---From the server's answer to suggestions; nil where there is nothing to show.
 ---@param raw lsp.InlineCompletionItem[]
 ---@param row integer the request's cursor
@@ -100,7 +107,7 @@ function M.from_answer(raw, row, col, line, encoding, invoked)
     local fits = range == nil or (range.start.line == row and range["end"].line == row)
     fits = fits and from == start and to == stop and from <= col and col <= to
     if fits and type(text) == "string" and text ~= "" then
-      table.insert(items, { text = (text:gsub("\r\n?", "\n")), raw = item })
+      table.insert(items, { text = M.unix(text), raw = item })
     end
   end
   if #items == 0 then

@@ -20,10 +20,6 @@ local active = {}
 
 local INVOKED, AUTOMATIC = 1, 2
 
-local function in_insert_mode()
-  return vim.startswith(vim.api.nvim_get_mode().mode, "i")
-end
-
 ---@param buf integer
 ---@return keystate.Match? match what is shown
 function M.visible(buf)
@@ -58,7 +54,7 @@ end
 ---@param on_shown? fun(match: keystate.Match)
 local function request(buf, kind, on_shown)
   local typing, asked = active[buf], place.of(buf)
-  if not typing or not asked or not in_insert_mode() or buffers.refused(buf) then
+  if not typing or not asked or not place.in_insert_mode() or buffers.refused(buf) then
     return
   end
   cancel(buf)
@@ -79,7 +75,7 @@ local function request(buf, kind, on_shown)
       typing.request = nil
     end
     -- null: a newer request will say. An answer to a place that was left is stale.
-    if not answer or not in_insert_mode() or not place.same(asked, place.of(buf)) then
+    if not answer or not place.in_insert_mode() or not place.same(asked, place.of(buf)) then
       return
     end
     local encoding = client.offset_encoding ---@type "utf-8"|"utf-16"|"utf-32"
@@ -183,13 +179,9 @@ function M.attach(client, buf)
       refresh(buf)
     end,
   })
-  vim.api.nvim_create_autocmd({ "InsertLeave", "BufLeave" }, {
-    group = group,
-    buffer = buf,
-    callback = function()
-      M.forget(buf)
-    end,
-  })
+  place.on_leave(group, buf, function()
+    M.forget(buf)
+  end)
 end
 
 ---@param buf integer

@@ -32,13 +32,27 @@ local function rest_of(match, encoding)
   local here = match.place
   local position = { line = here.row, character = vim.str_utfindex(here.line, encoding, here.col, false) }
   local items = {}
+  match.suggestion.told = {}
   for _, alternative in ipairs(kept.alternatives(match)) do
+    table.insert(match.suggestion.told, alternative.index)
     table.insert(items, {
       insertText = alternative.rest,
       range = { start = position, ["end"] = position },
       command = alternative.item.raw.command,
     })
   end
+  return { items = items }
+end
+
+---The server's answer as Neovim takes it, which shows and inserts "\r" as a character.
+---@param answer lsp.InlineCompletionList|lsp.InlineCompletionItem[]
+---@return lsp.InlineCompletionList
+local function with_unix_newlines(answer)
+  local items = vim.tbl_map(function(item)
+    local text = item.insertText
+    local is_plain = type(text) == "string"
+    return vim.tbl_extend("force", item, { insertText = is_plain and suggestion.unix(text) or text })
+  end, answer.items or answer)
   return { items = items }
 end
 
@@ -57,7 +71,9 @@ function M.between(server, encoding, on_answered)
     local on_shown = invoked[buf]
     invoked[buf] = nil
     local match = kept.find(buf)
-    if buffers.refused(buf) or (match and not on_shown) then
+    -- Neovim takes the position from the current window, whichever buffer the request is about.
+    local is_elsewhere = vim.api.nvim_get_current_buf() ~= buf
+    if is_elsewhere or buffers.refused(buf) or (match and not on_shown) then
       own_id = own_id + 1
       local id = own_id
       vim.schedule(function()
@@ -92,7 +108,7 @@ function M.between(server, encoding, on_answered)
       if new then
         kept.add(buf, new)
       end
-      callback(nil, answer, id)
+      callback(nil, with_unix_newlines(answer), id)
       on_answered(buf)
       if on_shown then
         on_shown(kept.find(buf))
