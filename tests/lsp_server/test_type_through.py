@@ -107,6 +107,18 @@ def test_enter_inside_braces() -> None:
     check("f = {|}\n", ["f = {\n    |\n}\n"], "a: 1", "\n    a: 1")
 
 
+@pytest.mark.parametrize(
+    ("edit", "rest"),
+    [
+        ("\tif (a) {|}\nb\n", "\n\t\tc()\n\t"),
+        ("\tif (a) {\n\t\t|\n\t}\nb\n", "c()"),
+        ("\tif (a) {\n\t\t|\nb\n", "c()\n\t}"),
+    ],
+)
+def test_a_block_that_is_opened_in_the_middle_of_a_line(edit: str, rest: str) -> None:
+    check("\tif (a|\nb\n", [edit], rest, ") {\n\t\tc()\n\t}")
+
+
 def test_line_ends_are_the_documents() -> None:
     check("x|\r\n", ["x(\r\n    |\r\n"], "a)", "(\r\n    a)")
 
