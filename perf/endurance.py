@@ -160,6 +160,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         if drift is None:
             continue
         verdict = "noise" if drift["is_noise"] else "more than noise"
+        if drift["high"] < 1:
+            verdict = "less than at first"
         yield (
             f"{name.replace('_', ' ')}, last third to first: {drift['ratio']:.3f}"
             f" ({drift['low']:.3f} to {drift['high']:.3f}), {verdict}"

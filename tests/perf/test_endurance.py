@@ -194,3 +194,12 @@ def test_slowing_down_is_said(command: Callable[..., tuple[int, str, dict[str, A
     assert code == 0
     assert report["drift"]["latency"]["low"] > 1
     assert "more than noise" in said
+
+
+def test_growing_faster_is_no_slowing_down(
+    command: Callable[..., tuple[int, str, dict[str, Any]]],
+) -> None:
+    code, said, report = command(slowing=-2e-4)
+    assert code == 0
+    assert report["drift"]["latency"]["high"] < 1
+    assert "less than at first" in said
