@@ -73,8 +73,12 @@ def read_header(file: Path) -> list[StoredTensor]:
         header.pop("__metadata__", None)
         return [_read_entry(file, 8 + length, name, entry) for name, entry in header.items()]
     except (
-        *(ValueError, TypeError, LookupError, AttributeError),
-        *(ArithmeticError, RecursionError),
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
     ) as error:
         if isinstance(error, CheckpointError):
             raise

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _WIDTHS = (2, 3, 4, 8)
 _TAB = "\t"
 # Columns that stand for a tab where lines of tabs are measured.
-TAB_WIDTH = 4
+_TAB_WIDTH = 4
 
 
 def indent_unit(lines: Sequence[str]) -> str | None:
@@ -75,7 +75,7 @@ def is_indented(before: str, above: str, unit: str | None, *, is_python: bool) -
     """
     if not before or before.strip() or not above:
         return False
-    more = len(before.expandtabs(TAB_WIDTH)) - columns(above)
+    more = len(before.expandtabs(_TAB_WIDTH)) - columns(above)
     if opens_block(above):
         return more >= (1 if unit is None else columns(unit))
     return more > 0 or (is_python and more == 0)
@@ -98,7 +98,7 @@ def _first_of_substance(lines: Sequence[str]) -> int | None:
     return next((n for n, line in enumerate(lines) if line.strip()), None)
 
 
-def columns(line: str, tab_width: int = TAB_WIDTH) -> int:
+def columns(line: str, tab_width: int = _TAB_WIDTH) -> int:
     """How wide the blanks are that a line starts with."""
     return len(leading_blanks(line).expandtabs(tab_width))
 
@@ -133,12 +133,12 @@ def _with_tabs(line: str, width: int) -> str:
 def _with_tab_steps(lines: Sequence[str], first: int) -> list[str]:
     """The lines with steps of one tab where they have steps of two."""
     widths = [columns(line) for line in lines]
-    if _step(lines, widths) != 2 * TAB_WIDTH:
+    if _step(lines, widths) != 2 * _TAB_WIDTH:
         return list(lines)
     base = widths[first]
-    scaled = (_scaled(width, base, 2 * TAB_WIDTH, TAB_WIDTH) for width in widths)
+    scaled = (_scaled(width, base, 2 * _TAB_WIDTH, _TAB_WIDTH) for width in widths)
     return [
-        _TAB * (width // TAB_WIDTH) + " " * (width % TAB_WIDTH) + line.lstrip(" \t")
+        _TAB * (width // _TAB_WIDTH) + " " * (width % _TAB_WIDTH) + line.lstrip(" \t")
         if line.strip()
         else line
         for width, line in zip(scaled, lines, strict=True)

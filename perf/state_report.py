@@ -28,7 +28,7 @@ from engine.request import Completion, CompletionRequest
 from engine.slots import slot_bytes
 from lsp_server.settings import Settings
 from perf.cache_bench import Bench
-from perf.json_objects import read_object
+from perf.former_report import former_report
 from perf.machine import machine
 from perf.replay import Pace, replay_sitting
 from perf.replay_summary import compare, summary
@@ -260,12 +260,7 @@ def main(
         ],
     }
     record = out.with_suffix(".json")
-    former: dict[str, Any] = {}
-    if resume and record.exists():
-        try:
-            former = read_object(record)
-        except ValueError as error:
-            raise click.ClickException(f"{error}; without --resume it is made anew") from error
+    former = former_report(record, resume=resume)
     if all(former.get(key) == value for key, value in report.items()):
         report = former
     with Progress(console=Console(stderr=True)) as progress:

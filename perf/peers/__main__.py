@@ -15,7 +15,6 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -24,7 +23,7 @@ from rich.console import Console
 from engine.checkpoint import load_model, resolve_model
 from engine.gguf_export import export_gguf
 from engine.tokenizer import Tokenizer
-from perf.json_objects import read_object
+from perf.former_report import former_report
 from perf.machine import machine
 from perf.peers.cost import server_run, start_times, typing_cost
 from perf.peers.equality import equality
@@ -98,12 +97,7 @@ def main(
     reference = load_model(directory, dtype=torch.float32)
     out.mkdir(parents=True, exist_ok=True)
     record = out / "peers.json"
-    report: dict[str, Any] = {"lengths": {}}
-    if resume and record.exists():
-        try:
-            report = read_object(record)
-        except ValueError as error:
-            raise click.ClickException(f"{error}; without --resume it is made anew") from error
+    report = {"lengths": {}} | former_report(record, resume=resume)
     report |= {
         "date": date.today().isoformat(),
         "machine": machine(),

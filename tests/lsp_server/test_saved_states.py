@@ -32,17 +32,22 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.asyncio
-@pytest.mark.parametrize("save_states", [True, False])
-async def test_a_server_that_saves_none_deletes_those_that_were(
-    saved: Path, save_states: bool
-) -> None:
+async def load_model(save_states: bool) -> None:
+    """Have a server load its model, and end."""
     bench = Bench()
     try:
         await bench.initialized({"saveStates": save_states})
         await asyncio.wait_for(bench.load(), LIMIT_S)
     finally:
         bench.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("save_states", [True, False])
+async def test_a_server_that_saves_none_deletes_those_that_were(
+    saved: Path, save_states: bool
+) -> None:
+    await load_model(save_states)
     assert saved.exists() == save_states
     assert (files := list(states_folder().iterdir())) == [saved.parent] * save_states, files
 
@@ -53,12 +58,7 @@ async def test_a_server_that_is_measured_leaves_them_alone(
     saved: Path, save_states: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(STATES, NO_STATES)
-    bench = Bench()
-    try:
-        await bench.initialized({"saveStates": save_states})
-        await asyncio.wait_for(bench.load(), LIMIT_S)
-    finally:
-        bench.close()
+    await load_model(save_states)
     assert saved.exists()
 
 
