@@ -89,14 +89,19 @@ function positionAfter(method) {
   return { line: lines.length - 1, character: lines.at(-1).length };
 }
 
+/** Whether an answer has something for the method as it stands. */
+function isAbout(name, method) {
+  const at = positionAfter(method);
+  return ({ params: { position, textDocument }, items }) =>
+    items?.[0] && position.line === at.line && position.character === at.character && textDocument.uri.endsWith(`/${name}`);
+}
+
 /** Wait until what is seen is what was answered about the method as it stands; gives that answer, with `ghost`. */
 async function settled(name, method) {
-  const at = positionAfter(method);
-  const isAbout = ({ params: { position, textDocument }, items }) =>
-    items?.[0] && position.line === at.line && position.character === at.character && textDocument.uri.endsWith(`/${name}`);
+  const answers = isAbout(name, method);
   return until("ghost text for what stands there", async () => {
     const ghost = await editor.ghost();
-    const answer = editor.answers().findLast(isAbout);
+    const answer = editor.answers().findLast(answers);
     return ghost !== "" && answer?.items[0].insertText.trimEnd() === ghost && { ...answer, ghost };
   });
 }
@@ -227,15 +232,15 @@ const steps = {
     const name = await write("if job");
     let ghost = await editor.ghostShown();
     const all = `if job${ghost}`;
-    let { length: column } = `${before.split("\n").at(-1)}if job`;
+    let method = "if job";
     for (let i = 0; i < 3; i += 1) {
       await editor.type(ghost[0]);
+      method += ghost[0];
       ghost = ghost.slice(1);
-      column += 1;
       await until("the rest", async () => (await editor.ghost()) === ghost);
       // VS Code may ask about the text before the key once more, even when the key is pressed.
-      const isAboutRest = ({ items, params, timing }) =>
-        items?.[0] && timing && params.position.character === column && params.textDocument.uri.endsWith(`/${name}`);
+      const answers = isAbout(name, method);
+      const isAboutRest = (answer) => answer.timing && answers(answer);
       const answer = await until("an answer about the rest, and what it took", () => editor.answers().findLast(isAboutRest));
       assert.equal(answer.items[0].insertText.trimEnd(), ghost);
       assert.equal(answer.timing.passes.model, 0, "the model ran");
