@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from engine.alternatives import write_alternatives
+from engine.alternatives import write_alternatives, write_likelier
 from engine.copying import Copier
 from engine.request import Alternative, Completion
-from engine.slots import is_out_of_memory
+from engine.slots import if_memory_allows, is_out_of_memory
 from engine.stopping import StopRule
 
 if TYPE_CHECKING:
@@ -126,9 +126,14 @@ class _Way:
                 return self._answer("limit", "")
             draft = yield from self._cover(at)
             completion = yield from self._write(draft)
-            if not self.request.n_alternatives or self.request.raw:
+            if self.request.raw:
                 return completion
-            return (yield from self._with_alternatives(completion, draft))
+            if self.request.n_alternatives:
+                return (yield from self._with_alternatives(completion, draft))
+            if self.request.search_above is None or completion.stop == "limit":
+                return completion
+            floor = max(self.request.search_above, completion.log_prob)
+            return (yield from self._likeliest(completion, draft, floor))
         except _OutOfTimeError:
             text = self._text()
             shown = text if self.request.raw else self.rule.unfinished(text)
@@ -141,6 +146,8 @@ class _Way:
             return False
         self.stack.close()
         self.checkpoint = self.draft = None
+        # They are generated anew.
+        self.cost.n_generated = 0
         return True
 
     def end(self) -> None:
@@ -194,11 +201,32 @@ class _Way:
         writing = write_alternatives(
             self.decoder, draft, self.request, self.rule, completion.text, others, self.cost
         )
-        with suppress(_OutOfTimeError):
+        with suppress(_OutOfTimeError), if_memory_allows("write alternatives"):
             yield from self._timed(writing, "alternatives")
         return replace(
             completion,
             alternatives=tuple(others),
+            n_alternative_passes=self.cost.n_alternative_passes,
+            timings_ms=dict(self.lap.times),
+        )
+
+    def _likeliest(
+        self, completion: Completion, draft: Draft, floor: float
+    ) -> Generator[None, None, Completion]:
+        """Give a completion, or one whose first line is more probable, if there is time for it."""
+        branch = None
+        n_given = len(draft.token_ids) - completion.n_generated
+        limit = n_given + self.request.max_tokens
+        writing = write_likelier(self.decoder, draft, self.rule, self.cost, limit, floor)
+        with suppress(_OutOfTimeError), if_memory_allows("try another line"):
+            branch = yield from self._timed(writing, "alternatives")
+        if branch is not None:
+            completion = replace(
+                self._answer(branch.stop, branch.text, branch.draft),
+                n_generated=len(branch.draft.token_ids) - n_given,
+            )
+        return replace(
+            completion,
             n_alternative_passes=self.cost.n_alternative_passes,
             timings_ms=dict(self.lap.times),
         )
@@ -240,8 +268,8 @@ class _Way:
     def _text(self) -> str:
         return "" if self.draft is None else self.draft.shown
 
-    def _answer(self, stop: str, text: str) -> Completion:
-        draft, cost = self.draft, self.cost
+    def _answer(self, stop: str, text: str, branch: Draft | None = None) -> Completion:
+        draft, cost = branch or self.draft, self.cost
         return Completion(
             text=text,
             stop=stop,
@@ -266,6 +294,7 @@ class _Way:
             self.request.header + self.request.prefix,
             (self.request.suffix, *self.request.sources),
             weights=None if self.request.raw else self.decoder.copy_weights,
+            below=self.request.suffix,
         )
 
     def _proposal(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.checkpoint import CheckpointError
+from engine.lines_beside import LinesBeside, line_above, line_below
 from engine.tokenizer import normal_form
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ NEXT_TOKEN_BYTES = 24
 MAX_DRAFT_BYTES, MAX_DRAFT_TOKENS = 96, 12
 
 # What a candidate's weight depends on; each is about 1 in size.
-FEATURES = ("one", "root_length", "share", "share_of_longest", "log_distance")
+FEATURES = (
+    *("one", "root_length", "share", "share_of_longest", "log_distance"),
+    *("share_above", "share_below"),
+)
 WEIGHTS_FILE = "copying.json"
 
 
@@ -112,11 +116,14 @@ class Copier:
         others: Sequence[str] = (),
         *,
         weights: CopyWeights | None = None,
+        below: str = "",
     ) -> None:
         """Search the text `before` the cursor and `others`, the most relevant of them first.
 
         Of all texts together 64k characters are kept: the end of `before`, the starts of others.
-        Without `weights` candidates are found but never change a distribution.
+        Without `weights` candidates are found but never change a distribution. `below` is the
+        text behind the cursor: lines above its first one elsewhere, and those below the last one
+        before it, are candidates, too.
         """
         self._tokenizer, self.weights = tokenizer, weights
         texts = [before[-MAX_BEFORE_CHARS:]]
@@ -126,7 +133,17 @@ class Copier:
             left -= len(texts[-1])
         # The nearest last: searches go backwards.
         self._text = normal_form("\0".join(texts[::-1])).encode()
-        self._n_before = len(normal_form(texts[0]).encode())
+        before_bytes = normal_form(texts[0]).encode()
+        self._n_before = len(before_bytes)
+        neighbours = [line_above(texts[0]), line_below(below)]
+        last_line, next_line = (normal_form(line).encode() for line in neighbours)
+        begun = before_bytes.rpartition(b"\n")[2]
+        # What stands beside the cursor is not wanted there again.
+        without = {last_line, next_line}
+        self._beside = (
+            LinesBeside.above(self._text, next_line, begun, without),
+            LinesBeside.below(self._text, last_line, begun, without),
+        )
         self._found: tuple[bytes, dict[int, int]] = (b"", _places(self._text, self._n_before))
 
     def candidates(self, written: bytes = b"", left: bytes = b"") -> list[Candidate]:
@@ -138,9 +155,12 @@ class Copier:
         text = self._text + written
         if self._found[0] != written:
             self._found = (written, _places(text, self._n_before + len(written)))
+        sides = [lines.places(written) for lines in self._beside]
+        beside = {place: _n_common(text, place) for side in sides for place in side}
+        places = beside | self._found[1]
         followed: dict[int, list[tuple[int, int]]] = {}
         n_places = longest = 0
-        for place, n_matched in self._found[1].items():
+        for place, n_matched in places.items():
             following = _following(text, place, NEXT_TOKEN_BYTES)
             token_id = self._first_token(left + following) if following else None
             if token_id is not None:
@@ -160,6 +180,7 @@ class Copier:
                 len(matches) / n_places,
                 n_equal[token_id] / n_longest,
                 math.log(len(text) - place) / 10,
+                *(sum(side.get(place, 0.0) for _, place in matches) for side in sides),
             )
             candidates.append(
                 Candidate(token_id=token_id, n_matched=n_matched, features=features, place=place)
@@ -210,18 +231,20 @@ def _places(text: bytes, n_own: int) -> dict[int, int]:
     while length >= MIN_MATCH_BYTES:
         for place in behind[length - MIN_MATCH_BYTES][: -PLACES_PER_LENGTH - 1 : -1].tolist():
             if place not in places:
-                n_matched = length
-                # Mostly by nothing or a few bytes.
-                while (
-                    n_matched < min(longest, place)
-                    and text[-n_matched - 1] == text[place - n_matched - 1]
-                ):
-                    n_matched += 1
-                places[place] = n_matched
+                # Mostly more by nothing or a few bytes.
+                places[place] = _n_common(text, place, length, longest)
         if length == MIN_MATCH_BYTES:
             break
         length = max(MIN_MATCH_BYTES, length * 2 // 3)
     return places
+
+
+def _n_common(text: bytes, place: int, known: int = 0, limit: int = MAX_MATCH_BYTES) -> int:
+    """Give how many bytes before a place, `known` or more, are the text's last ones."""
+    n = known
+    while n < min(limit, place) and text[-n - 1] == text[place - n - 1]:
+        n += 1
+    return n
 
 
 def _by_length(text: bytes, limit: int) -> list[NDArray[np.intp]]:

@@ -39,6 +39,9 @@ class CompletionRequest:
     sources: tuple[str, ...] = ()
     # So many other continuations are wanted besides.
     n_alternatives: int = 0
+    # Where none are: the best token at each step may not make the most probable first line. If
+    # another one can have more than this log-probability, and more than the answer, it is tried.
+    search_above: float | None = None
     # What stands before the prefix where there is no epoch yet, if that is less than `header`.
     trunk_header: str | None = None
     # False: no state of this document is ever written to disk.

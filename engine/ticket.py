@@ -105,5 +105,6 @@ class Ticket:
             n_generated=cost.n_generated,
             n_passes=cost.n_passes,
             n_healing_passes=cost.n_healing_passes,
+            n_alternative_passes=cost.n_alternative_passes,
             timings_ms=dict(self.timings_ms),
         )

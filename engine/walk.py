@@ -125,8 +125,9 @@ class Walk:
 
     def fork(self, n: int, work: Work) -> Walk:
         """Stand on another walk after the first n tokens of this one; takes no pass."""
+        keep_rows = self.rows is not None
         if not n:
-            return Walk(self.model, self._at, work, known=self._known)
+            return Walk(self.model, self._at, work, keep_rows=keep_rows, known=self._known)
         at, runs = self._at, between(self.runs(), 0, n)
         ids = np.append(at.ids, np.asarray(self.tokens[:n], dtype=np.int32))
         last = runs[-1]
@@ -136,7 +137,10 @@ class Walk:
             last.hidden[-1],
             last.row(len(last) - 1),
         )
-        return Walk(self.model, forked, work)
+        walk = Walk(self.model, forked, work, keep_rows=keep_rows)
+        if self.rows is not None:
+            walk.rows = self.rows[:n]
+        return walk
 
     def runs(self) -> list[Run]:
         """Give what was walked."""

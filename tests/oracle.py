@@ -70,7 +70,12 @@ def check_copied(
     n_covering = len(completion.token_ids) - completion.n_generated
     logits = logits_from_scratch(model, completion)
     texts = [i for i, piece in enumerate(tokenizer.pieces) if piece] + [tokenizer.eos_id]
-    copier = Copier(tokenizer, request.header + request.prefix, (request.suffix, *request.sources))
+    copier = Copier(
+        tokenizer,
+        request.header + request.prefix,
+        (request.suffix, *request.sources),
+        below=request.suffix,
+    )
     covered = b"".join(map(tokenizer.piece_bytes, completion.token_ids[:n_covering]))
     # What stands behind the held-back text, the end of the prompt's own.
     whole = tokenizer.held_bytes(request.header + request.prefix)

@@ -1,6 +1,6 @@
 """Fits how far copying is trusted beside a model: what followed the same text elsewhere.
 
-`python -m training.calibrate CORPUS MODEL` takes holes of a few lines out of CORPUS's held-out
+`python -m training.calibrate CORPUS MODEL` takes holes of a line or a few out of CORPUS's held-out
 files that no result is computed on, of each language its share, lets the model read each true text
 in one pass, and writes MODEL/copying.json: the weights that make the true tokens most probable.
 """
@@ -20,6 +20,7 @@ from rich.progress import track
 from engine.checkpoint import load_model
 from engine.copying import FEATURES, Copier, CopyWeights
 from engine.fim import PromptOrder, fim_format
+from engine.text_index import TextIndex
 from engine.tokenizer import Tokenizer
 from engine.vocabulary_trie import VocabularyTrie
 from kernels.token_choice import distribution
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
 # The windows that the server cuts for the embedded model.
 PREFIX_CHARS, SUFFIX_CHARS = 3000, 900
-# At least so much is taken out behind the cursor, up to a line's end.
-HOLE_CHARS = 100
+# At least so much is taken out behind the cursor, up to a line's end, in every third hole; in the
+# others the rest of the line: most of what is asked for.
+HOLE_CHARS, LONG_EVERY = 100, 3
 # Keeps weights small that the data say little about.
 PENALTY = 1e-4
 
@@ -50,6 +52,8 @@ class Hole:
     before: str
     text: str
     after: str
+    # What other files of the project say: passages that may be copied from.
+    passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +76,46 @@ def holes(corpus: Corpus, n: int, seed: int) -> Iterator[Hole]:
     """Yield n holes, uniform over the characters of the files to calibrate on."""
     rng = np.random.default_rng(seed)
     sizes = np.diff(corpus.offsets) * np.array([calibration_half(name) for name in corpus.names])
+    projects = _Projects(corpus)
     while n:
         index = int(rng.choice(len(corpus), p=sizes / sizes.sum()))
         text = corpus[index]
         cursor = int(rng.integers(len(text)))
         line_end = text.find("\n", cursor)
-        end = text.find("\n", cursor + HOLE_CHARS) + 1 or len(text)
-        if text[cursor:line_end].strip():
-            yield Hole(
-                header=path_header(corpus.names[index]),
-                before=text[:cursor],
-                text=text[cursor:end],
-                after=text[end:],
-            )
-            n -= 1
+        if not text[cursor:line_end].strip():
+            continue
+        n -= 1
+        if n % LONG_EVERY and line_end >= 0:
+            # With its break, which stands behind the cursor too.
+            end, last = line_end, "\n"
+        else:
+            end, last = text.find("\n", cursor + HOLE_CHARS) + 1 or len(text), ""
+        before, after = text[:cursor], text[end:]
+        yield Hole(
+            header=path_header(corpus.names[index]),
+            before=before,
+            text=text[cursor:end] + last,
+            after=after,
+            passages=projects.passages(index, before, after),
+        )
+
+
+class _Projects:
+    """A corpus's files by their top folders, and what they say to one another."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._tops = [name.partition("/")[0] for name in corpus.names]
+        self._indexes: dict[str, TextIndex] = {}
+
+    def passages(self, index: int, before: str, after: str) -> tuple[str, ...]:
+        """Give passages of other files for a cursor in one."""
+        top = self._tops[index]
+        files = [i for i, other in enumerate(self._tops) if other == top]
+        if top not in self._indexes:
+            self._indexes[top] = TextIndex([self._corpus[i] for i in files])
+        own = files.index(index)
+        return self._indexes[top].passages(before, after, near=own, without=(own,))
 
 
 class Reader:
@@ -110,7 +140,8 @@ class Reader:
         true = self.tokenizer.encode(held.decode("utf-8", errors="ignore") + hole.text)
         hidden, _ = self.model.prefill(torch.tensor([[*head, *split.ids.tolist(), *true[:-1]]]))
         rows = self.model.logits(hidden[0, -len(true) :])
-        copier = Copier(self.tokenizer, hole.header + window, (near, above[-(2**14) :], far))
+        others = (near, above[-(2**14) :], far, *hole.passages)
+        copier = Copier(self.tokenizer, hole.header + window, others, below=near)
         spelled = b""
         for token_id, row in zip(true, rows, strict=True):
             left = held[len(spelled) :]

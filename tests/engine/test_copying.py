@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from engine.mamba2 import Mamba2
 
 # Copied tokens outweigh a tiny random model clearly, the more so the longer the match.
-TRUSTING = CopyWeights(bias=(0.0, 12.0, 2.0, 2.0, 0.0), slope=(-0.5, 0.0, 0.0, 0.0, 0.0))
+TRUSTING = CopyWeights(bias=(0.0, 12.0, 2.0, 2.0, 0.0, 0.0, 0.0), slope=(-0.5, *[0.0] * 6))
 
 
 @pytest.fixture(scope="session")
@@ -377,7 +378,9 @@ def test_the_mixture_is_exact_where_model_and_copying_disagree(
 ) -> None:
     """Weights so small that now one wins and now the other."""
     model = tiny_model(seed=seed, vocab_size=tokenizer.n_vocab)
-    weights = CopyWeights(bias=(1.0, 2.0, 1.0, 0.5, -0.5), slope=(-0.3, -0.1, 0.1, 0.0, 0.2))
+    weights = CopyWeights(
+        bias=(1.0, 2.0, 1.0, 0.5, -0.5, 3.0, 2.0), slope=(-0.3, -0.1, 0.1, 0.0, 0.2, -0.1, 0.1)
+    )
     engine = engine_of(model, tokenizer, weights)
     alone = engine_of(model, tokenizer, None)
     n_different = 0
@@ -388,6 +391,27 @@ def test_the_mixture_is_exact_where_model_and_copying_disagree(
         check_copied(model, tokenizer, request, completion, weights)
         n_different += completion.token_ids != ask(alone, **fields)[1].token_ids
     assert n_different
+
+
+def test_lines_beside_those_at_the_cursor_are_copied(model: Mamba2, tokenizer: Tokenizer) -> None:
+    weights = replace(TRUSTING, bias=(*TRUSTING.bias[:-2], 50.0, 50.0))
+    engine = engine_of(model, tokenizer, weights)
+    # Behind the longest match, which is nearest too, stands another line.
+    prefix = "def g():\n    c = 1\ndef f():\n    c"
+    above = ("def h():\n  chosen = 2\n\n  return all_of(it)\n",)
+    below = ("  def f():\n\n  chosen = 2\n",)
+    other = "\n    return none_of(it)\n"
+    for sources, suffix, text in (
+        (above, "\n    return all_of(it)\n", "hosen = 2"),
+        (above, other, " = 1"),
+        (below, other, "hosen = 2"),
+        # It stands there already.
+        (below, "\n    chosen = 2\n", " = 1"),
+    ):
+        request, completion = ask(engine, prefix=prefix, sources=sources, suffix=suffix)
+        assert completion.text == text
+        check_exact(model, completion)
+        check_copied(model, tokenizer, request, completion, weights)
 
 
 def test_sources_are_copied_from(model: Mamba2, tokenizer: Tokenizer) -> None:

@@ -125,6 +125,7 @@ def test_where_there_is_no_memory_for_a_trail_s_states_the_cache_has_others(
 ) -> None:
     """They are made in the middle of an answer, when a pass needs them."""
     session = new_session()
+    session.complete(ask())
     replayed, n_failed = Trail._replayed, 0
 
     def failing(trail: Trail) -> Callable[[int], RecurrentState]:
@@ -140,6 +141,13 @@ def test_where_there_is_no_memory_for_a_trail_s_states_the_cache_has_others(
         return state_after
 
     monkeypatch.setattr(Trail, "_replayed", failing)
+    # Behind what the answer before wrote, a state is needed; then all is written anew.
+    longer = ask(max_tokens=9)
+    completion = session.complete(longer)
+    assert n_failed
+    assert len(completion.token_ids) == completion.n_generated == 9
+    check(session, longer, completion)
+    n_failed = 0
     play(session, SHORT_SCRIPT)
     assert n_failed
 

@@ -33,7 +33,7 @@ def step(*, own: float, is_true: bool, length: float = 1.0) -> Step:
     """One candidate of this probability, and the rest."""
     log_own, rest = math.log(own), math.log(1 - own)
     return Step(
-        features=torch.tensor([[1.0, length, 1.0, 1.0, 0.5]], dtype=torch.float64),
+        features=torch.tensor([[1.0, length, 1.0, 1.0, 0.5, 0.0, 0.0]], dtype=torch.float64),
         own=torch.tensor([log_own], dtype=torch.float64),
         rest=rest,
         true=log_own if is_true else rest,
@@ -47,17 +47,26 @@ def test_holes_are_of_the_half_that_is_calibrated_on() -> None:
     assert 0 < sum(map(calibration_half, NAMES)) < len(NAMES)
     drawn = list(holes(pack(files), 40, seed=3))
     assert len(drawn) == 40
-    names = set()
+    names, lengths = set(), []
     for hole in drawn:
         mark, _, name = hole.header.rstrip("\n").partition(" ")
         assert mark == ("//" if name.endswith(".go") else "#")
         assert calibration_half(name)
-        assert hole.before + hole.text + hole.after == texts[name]
         assert hole.text.split("\n")[0].strip()
-        assert len(hole.text) > HOLE_CHARS or not hole.after
-        assert not hole.after or hole.text.endswith("\n")
+        # Another file of the same language says it all as well.
+        assert any(hole.text.partition("\n")[0] in passage for passage in hole.passages)
+        assert not any(f"# {name}" in passage for passage in hole.passages)
+        if hole.before + hole.text + hole.after == texts[name]:
+            assert len(hole.text) > HOLE_CHARS or not hole.after
+            assert not hole.after or hole.text.endswith("\n")
+            lengths.append(2)
+        else:
+            assert hole.before + hole.text[:-1] + hole.after == texts[name]
+            assert hole.text.index("\n") == len(hole.text) - 1
+            lengths.append(1)
         names.add(name)
     assert len(names) == sum(map(calibration_half, NAMES))
+    assert lengths.count(1) > lengths.count(2) > 5
     assert drawn == list(holes(pack(files), 40, seed=3)) != list(holes(pack(files), 40, seed=4))
 
 
@@ -67,19 +76,28 @@ def hole_at(cursor: int) -> Hole:
         before=BODY[:cursor],
         text=BODY[cursor : cursor + 60],
         after=BODY[cursor + 60 :],
+        passages=("elsewhere: total_25 = combine(other)\n",),
     )
 
 
 def test_steps_weigh_copying_as_the_engine_mixes_it(tokenizer: Tokenizer) -> None:
     model = make_tiny_model(vocab_size=tokenizer.n_vocab)
-    weights = CopyWeights(bias=(0.3, 1.0, -0.5, 0.7, 0.2), slope=(-0.2, 0.1, 0.0, 0.3, -0.1))
+    weights = CopyWeights(
+        bias=(0.3, 1.0, -0.5, 0.7, 0.2, 0.4, 0.3), slope=(-0.2, 0.1, 0.0, 0.3, -0.1, 0.1, 0.1)
+    )
     hole = hole_at(BODY.index("total_25 ="))
     fim = fim_format(tokenizer)
     prompt = [
         *fim.head(PromptOrder.SUFFIX_FIRST, hole.after),
         *tokenizer.encode(hole.header + hole.before),
     ]
-    copier = Copier(tokenizer, hole.header + hole.before, (hole.after, "", ""), weights=weights)
+    copier = Copier(
+        tokenizer,
+        hole.header + hole.before,
+        (hole.after, "", "", *hole.passages),
+        weights=weights,
+        below=hole.after,
+    )
     true = tokenizer.encode(hole.text)
     text_ids = torch.tensor([i for i, piece in enumerate(tokenizer.pieces) if piece])
     expected, written = [], b""
