@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lsp_server.documents import Document
     from lsp_server.settings import Settings
 
@@ -22,15 +24,14 @@ def reason_off(settings: Settings, document: Document) -> str | None:
         return "the file's name says that it holds secrets"
     if document.n_chars > settings.max_file_chars:
         return f"the file is longer than {settings.max_file_chars:,} characters"
-    glob = excluding_glob(settings, document)
+    glob = excluding_glob(settings.exclude, document.path, document.full_path)
     return None if glob is None else f"the file is excluded by {glob}"
 
 
-def excluding_glob(settings: Settings, document: Document) -> str | None:
-    """The first of the settings' globs that a document's path fits."""
-    for glob in filter(None, settings.exclude):
-        pattern = _compiled(glob)
-        if pattern.fullmatch(document.path) or pattern.fullmatch(document.full_path):
+def excluding_glob(globs: Iterable[str], *paths: str) -> str | None:
+    """The first of these globs that any of a file's paths fits."""
+    for glob in filter(None, globs):
+        if any(map(_compiled(glob).fullmatch, paths)):
             return glob
     return None
 

@@ -9,17 +9,16 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
+from lsp_server.git import ask_git
 from lsp_server.private_files import is_secret
+from lsp_server.uris import path_on_disk
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_S = 5.0
 # Files whose answer is remembered; far more than are asked about at one time.
 MAX_FILES = 512
 
@@ -64,10 +63,9 @@ class IgnoredFiles:
 def _is_ignored(uri: str) -> bool:
     """Ask git of a file and of what it links to; where it cannot tell, all of a repository is."""
     try:
-        parts = urlsplit(uri)
-        if parts.scheme != "file":
+        path = path_on_disk(uri)
+        if path is None:
             return True
-        path = Path(url2pathname(parts.path))
         if not path.parent.is_dir():
             return False
         if _ask_git(path):
@@ -80,21 +78,8 @@ def _is_ignored(uri: str) -> bool:
 
 
 def _ask_git(path: Path) -> bool:
-    # A repository's own settings must not make git run anything.
-    command = ("git", "-c", "core.fsmonitor=false", "check-ignore", "--quiet", "--", path.name)
-    # An editor that git started, to write a commit message, hands its repository down.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(
-            command,
-            cwd=path.parent,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        done = ask_git(path.parent, "check-ignore", "--quiet", "--", path.name)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return _is_in_a_repository(path)
     if done.returncode in (0, 1):

@@ -28,6 +28,7 @@ from lsp_server.status import STATUS, Status
 from lsp_server.stdio import MessageWriter
 from lsp_server.type_through import TypeThrough
 from lsp_server.version import package_version
+from lsp_server.workspace_files import WorkspaceFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,6 +74,8 @@ class Server(LanguageServer):
         """URIs of the workspace's folders."""
         self.documents = Documents()
         self.notebooks = Notebooks(self.documents)
+        self.files = WorkspaceFiles(self.documents)
+        """Those that are not open."""
         self.scheduler = Scheduler()
         self.answers = Answers()
         self.is_shut_down = False
@@ -107,6 +110,7 @@ class Server(LanguageServer):
             self._configured.set()
             self._end_watch()
             self.offers.close()
+            self.files.close()
             suggester = self.loaded_suggester
             if suggester is not None:
                 suggester.close()
@@ -119,6 +123,7 @@ class Server(LanguageServer):
     def configure(self, settings: Settings, problems: list[str]) -> None:
         """Take the settings of the start, and load the engine in the background."""
         self.settings, self.setting_problems = settings, problems
+        self.files.configure(settings)
         self.status.switch(settings.enabled)
         self._configured.set()
 
@@ -126,6 +131,7 @@ class Server(LanguageServer):
         """Take what the client's configuration says now; it holds from the next request on."""
         self.warn(self.configuration.change(section))
         self.settings = self.configuration.settings
+        self.files.configure(self.settings)
         self.status.switch(self.settings.enabled)
         suggester = self.loaded_suggester
         if suggester is not None:
@@ -190,6 +196,7 @@ class Server(LanguageServer):
         document = self.documents.close(uri)
         if document is not None:
             self.offers.forget(document)
+            self.files.forget(document)
         suggester = self.loaded_suggester
         if suggester is not None:
             suggester.forget(uri)
@@ -274,6 +281,7 @@ class Server(LanguageServer):
 
     def _loading_done(self, suggester: Suggester) -> None:
         suggester.documents = _Readable(self)
+        suggester.files = self.files
         # They may have changed while it was loaded.
         suggester.configure(self.settings)
         self._suggester.set_result(suggester)
@@ -305,5 +313,5 @@ class _Readable:
     def __iter__(self) -> Iterator[Document]:
         settings = self._server.settings
         for document in self._server.documents:
-            if excluding_glob(settings, document) is None:
+            if excluding_glob(settings.exclude, document.path, document.full_path) is None:
                 yield document

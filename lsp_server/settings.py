@@ -49,6 +49,10 @@ class Settings:
     """The same by language; "*" is for those that are not named, and on where left out."""
     exclude: tuple[str, ...] = ()
     """Globs of files that are for no suggestion unasked, nor read for those in others."""
+    read_workspace: bool = True
+    """Whether files of the repository that are not open are read too, to copy from; tracked by git,
+    never those whose names say that they hold secrets.
+    """
     max_file_chars: int = 1_000_000
     """The longest document in which anything is suggested that nobody asked for."""
     speculate_on_battery: bool = False

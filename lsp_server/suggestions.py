@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import time
 from dataclasses import dataclass, field, replace
 from textwrap import shorten
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from engine.declaration import Declaration
     from lsp_server.documents import Document, Position
     from lsp_server.settings import Settings
+    from lsp_server.surroundings import UnopenedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ class Item:
     insert_text: str
     start: Position
     end: Position
+    log_prob: float
+    """Of its first line, as a completion's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,11 @@ class Suggestion:
                 "recomputed": completion.n_recomputed,
                 "generated": completion.n_generated,
             },
-            "passes": {"model": completion.n_passes, "healing": completion.n_healing_passes},
+            "passes": {
+                "model": completion.n_passes,
+                "healing": completion.n_healing_passes,
+                "alternatives": completion.n_alternative_passes,
+            },
             "state_from": completion.source,
             "hidden": self.hidden,
         }
@@ -162,6 +170,16 @@ class Suggester:
     def documents(self, documents: Iterable[Document]) -> None:
         self.surroundings.documents = documents
 
+    @property
+    def files(self) -> UnopenedFiles | None:
+        """Files that are not open, to copy from; None for a model that nothing is copied for."""
+        return self.surroundings.files
+
+    @files.setter
+    def files(self, files: UnopenedFiles) -> None:
+        if self.engine.copy_weights is not None:
+            self.surroundings.files = files
+
     async def suggest(
         self,
         document: Document,
@@ -188,8 +206,24 @@ class Suggester:
             )
         timings_ms = {}
         offset, revision = document.offset_at(position), document.revision
-        request = self._request(document, offset, explicit, deadline_ms, raw, timings_ms)
-        request = replace(request, n_alternatives=n_alternatives)
+        # Parsed on first use; here, so that the time is known.
+        _ = document.tree
+        parsed = time.monotonic()
+        window = self._touched(document, offset)
+        sources = self.surroundings.sources(document, window)
+        # A less probable line would not be shown.
+        least = 0.0 if explicit else self._min_confidence
+        request = replace(
+            self._request_on(window, document, offset),
+            sources=tuple(map(with_unix_newlines, sources)),
+            deadline_ms=deadline_ms,
+            explicit=explicit,
+            raw=raw,
+            n_alternatives=n_alternatives,
+            search_above=math.log(least) if least else -math.inf,
+        )
+        timings_ms["parse"] = 1e3 * (parsed - started)
+        timings_ms["context"] = 1e3 * (time.monotonic() - parsed)
         at = document.position_at(offset)
 
         asked = time.monotonic()
@@ -202,29 +236,40 @@ class Suggester:
 
         if document.revision != revision:
             # What it was computed for is gone.
-            completion, fitting = replace(completion, stop="superseded"), [Shown()]
+            completion, fitting = replace(completion, stop="superseded"), [(-math.inf, Shown())]
         elif raw:
-            fitting = [Shown(text=completion.text)]
+            fitting = [(completion.log_prob, Shown(text=completion.text))]
         else:
             fitting = self._fitting(document, offset, completion, explicit)
         finished = time.monotonic()
         timings_ms["trim"] = 1e3 * (finished - answered)
         timings_ms["total"] = 1e3 * (finished - started)
-        texts = dict.fromkeys(one.text for one in fitting if one.text)
-        items = tuple(Item(insert_text=text, start=at, end=at) for text in texts)
-        hidden = None if items else fitting[0].hidden
+        texts: dict[str, float] = {}
+        for log_prob, one in fitting:
+            texts.setdefault(one.text, log_prob)
+        items = tuple(
+            Item(insert_text=text, start=at, end=at, log_prob=log_prob)
+            for text, log_prob in texts.items()
+            if text
+        )
+        hidden = None if items else fitting[0][1].hidden
         return Suggestion(items=items, completion=completion, timings_ms=timings_ms, hidden=hidden)
 
     def _fitting(
         self, document: Document, offset: int, completion: Completion, explicit: bool
-    ) -> list[Shown]:
-        """What can be shown of a completion, best first; one at least, which may be empty."""
-        declared, chosen = self.engine.declaration, self._settings.min_confidence
-        min_confidence = declared.min_confidence if chosen is None else chosen
-        if not explicit and not is_confident(completion.log_prob, min_confidence):
-            return [Shown(hidden="confidence" if completion.text.strip() else None)]
-        texts = (completion.text, *(other.text for other in completion.alternatives))
-        return [shown(document, offset, text) for text in texts]
+    ) -> list[tuple[float, Shown]]:
+        """What can be shown of a completion, the most probable first, with its log-probability.
+
+        One at least, which may be empty.
+        """
+        if not explicit and not is_confident(completion.log_prob, self._min_confidence):
+            hidden = "confidence" if completion.text.strip() else None
+            return [(completion.log_prob, Shown(hidden=hidden))]
+        # Token by token the best is not always the most probable line.
+        ways = [(completion.log_prob, completion.text)]
+        ways += [(other.log_prob, other.text) for other in completion.alternatives]
+        ways.sort(key=lambda way: -way[0])
+        return [(log_prob, shown(document, offset, text)) for log_prob, text in ways]
 
     def is_reading(self, document: Document) -> bool:
         """Whether the engine still reads what a request of this document would be answered from."""
@@ -238,13 +283,13 @@ class Suggester:
         """
         if not self.engine.declaration.knows(document.language_id):
             return
-        self.engine.prepare(self._request(document, offset, False, None, False, {}))
-        window = self._windows[document.uri][-1]
+        window = self._touched(document, offset)
+        self.engine.prepare(self._request_on(window, document, offset))
         if is_nearly_full(window, self._limits):
             # The same as long as it serves: its header comes first in what is read.
             moved = self._moved(document, offset, self._next.get(document.uri))
             self._next[document.uri] = moved
-            request = self._request_on(moved, document, offset, False, None, False)
+            request = self._request_on(moved, document, offset)
             self.engine.prepare(replace(request, document=document.uri + NEXT))
 
     def refresh(self, document: Document, offset: int) -> bool:
@@ -265,7 +310,7 @@ class Suggester:
             self._windows[document.uri][-1] = moved
             return False
         self._fresh[document.uri] = header
-        request = self._request_on(moved, document, offset, False, None, False)
+        request = self._request_on(moved, document, offset)
         self.engine.prepare(request, key=document.uri + FRESH)
         return True
 
@@ -292,48 +337,28 @@ class Suggester:
         # Else it would never be freed: its parts hold one another.
         gc.unfreeze()
 
-    def _request(
-        self,
-        document: Document,
-        offset: int,
-        explicit: bool,
-        deadline_ms: float | None,
-        raw: bool,
-        timings_ms: dict[str, float],
-    ) -> CompletionRequest:
-        started = time.monotonic()
-        # Parsed on first use; here, so that the time is known.
-        _ = document.tree
-        parsed = time.monotonic()
-        self.surroundings.touch(document)
-        window = self._window(document, offset)
-        request = self._request_on(window, document, offset, explicit, deadline_ms, raw)
-        timings_ms["parse"] = 1e3 * (parsed - started)
-        timings_ms["context"] = 1e3 * (time.monotonic() - parsed)
-        return request
+    @property
+    def _min_confidence(self) -> float:
+        chosen = self._settings.min_confidence
+        return self.engine.declaration.min_confidence if chosen is None else chosen
 
-    def _request_on(
-        self,
-        window: Window,
-        document: Document,
-        offset: int,
-        explicit: bool,
-        deadline_ms: float | None,
-        raw: bool,
-    ) -> CompletionRequest:
+    def _touched(self, document: Document, offset: int) -> Window:
+        """The windows at the cursor of a document that the user works on."""
+        self.surroundings.touch(document)
+        return self._window(document, offset)
+
+    def _request_on(self, window: Window, document: Document, offset: int) -> CompletionRequest:
+        """What is to be read at a cursor; who asks for an answer says more."""
         return CompletionRequest(
             document=document.uri,
             header=window.header,
             trunk_header=header_of(document),
             prefix=with_unix_newlines(window.prefix),
             suffix=with_unix_newlines(window.suffix),
-            sources=tuple(map(with_unix_newlines, self.surroundings.sources(document, window))),
             multiline=multiline_at(document, offset),
             with_block=lacks_block(document, offset),
             max_tokens=self._settings.max_tokens,
-            deadline_ms=deadline_ms,
-            explicit=explicit,
-            raw=raw,
+            deadline_ms=None,
             may_be_saved=not document.is_secret,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lsp_server.context import header_of
 from lsp_server.definitions import definitions_in
@@ -39,6 +39,13 @@ class ContextSources:
     """Text outside the windows that answers may copy from."""
 
 
+class UnopenedFiles(Protocol):
+    """Files that are not open, for who looks for text to copy from."""
+
+    def passages(self, document: Document, before: str, after: str = "") -> tuple[str, ...]:
+        """What stands in them around places like a document's cursor, the likest first."""
+
+
 class Surroundings:
     """The documents around the one that is being completed. For one event loop.
 
@@ -51,6 +58,8 @@ class Surroundings:
         self._sources = sources
         self.documents: Iterable[Document] = ()
         """Those that are open; looked through anew each time."""
+        self.files: UnopenedFiles | None = None
+        """Files that are not open; None where there are to be none."""
         self.index = WorkspaceIndex()
         self._ignored = IgnoredFiles()
         self._is_ignored = is_ignored or self._ignored.is_ignored
@@ -96,8 +105,9 @@ class Surroundings:
     def sources(self, document: Document, window: Window) -> tuple[str, ...]:
         """Text outside a window that an answer may copy from, the most relevant first.
 
-        Of this document 24,000 characters above and 12,000 below the window; of others 12,000 each
-        around the last edit, 24,000 in all, the most recently used first. Costs what it gives.
+        Of this document 24,000 characters above and 12,000 below the window; passages of files
+        that are not open; of others 12,000 each around the last edit, 24,000 in all, the most
+        recently used first. Costs what it gives.
         """
         if not self._sources.copying:
             return ()
@@ -106,6 +116,8 @@ class Surroundings:
             document.slice(max(left - MAX_ABOVE_CHARS, 0), left),
             document.slice(right, min(right + MAX_BELOW_CHARS, document.n_chars)),
         ]
+        if self.files is not None:
+            texts += self.files.passages(document, window.prefix, window.suffix)
         room = MAX_OTHERS_CHARS
         for other in self._others(document):
             if room <= 0:

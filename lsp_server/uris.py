@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +17,18 @@ def path_of(uri: str) -> str:
     except ValueError:
         # A bracket in the host that is not closed, say.
         return unquote(uri.rpartition("/")[2])
+
+
+def path_on_disk(uri: str) -> Path | None:
+    """The file that a URI names on this machine; None for any other."""
+    # Brings an HTTP client with it, which no start should wait for.
+    from urllib.request import url2pathname
+
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
 def path_in_prompts(uri: str, roots: Iterable[str]) -> str:

@@ -127,7 +127,7 @@ class WorkspaceIndex:
         `prefix` ends at the cursor; names in `defined` need none. The most specific first: names
         with one meaning, then those used nearest. At most 3 files and 400 characters.
         """
-        family = _family_of(document.language_id)
+        family = family_of(document.language_id)
         others = [
             file
             for uri, file in reversed(self._files.items())
@@ -176,7 +176,7 @@ def _read(document: Document) -> _File:
         document=weakref.ref(document),
         revision=document.revision,
         title=header_of(document),
-        family=_family_of(document.language_id),
+        family=family_of(document.language_id),
         meanings=meanings,
         n_chars=n_chars,
     )
@@ -218,5 +218,6 @@ def _fitting(found: list[tuple[_File, Lines]]) -> str:
     )
 
 
-def _family_of(language_id: str) -> str:
+def family_of(language_id: str) -> str:
+    """The language that stands for all whose definitions are used from one another."""
     return _FAMILIES.get(language_id, language_id)

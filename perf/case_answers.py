@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from lsp_server.features.inline_completion import N_ALTERNATIVES
 from perf.completed_code import CompletedCode, completed_code
 from perf.quality import Row, copied, judge
 
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from perf.trace_format import Trace
 
 PROMPT_KINDS = ("epoch", "bridge", "trunk")
-# What can be left out: "distant-text" is what lies outside the windows and may be copied from,
-# "copying" is all copying, from the windows too.
-SOURCES = ("outline", "snippets", "distant-text", "copying")
+# What can be left out: "project" is what files that are not open say, "distant-text" is all that
+# lies outside the windows and may be copied from, "copying" is all copying, from the windows too.
+SOURCES = ("outline", "snippets", "project", "distant-text", "copying")
 # Of a prompt, read at a time: nothing here waits for a pass to end. The server's 25 ms were 32 on
 # a busy machine, and a case took 416 ms of processor time instead of 261.
 CHUNK_TOKENS = 128
@@ -84,6 +85,7 @@ async def suggestions_at(
             document.position_at(len(case.prefix)),
             explicit=way.explicit,
             deadline_ms=way.deadline_ms,
+            n_alternatives=N_ALTERNATIVES if way.explicit else 0,
         )
         suggester.forget(document.uri)
         if suggestion.completion.stop == "error":
@@ -129,7 +131,8 @@ def shown_text(suggestion: Suggestion, threshold: float = 0.0) -> str:
 
 def confidence_of(suggestion: Suggestion) -> float:
     """How probable the model holds its text to be, 0 to 1: what `min_confidence` is held to."""
-    return math.exp(min(suggestion.completion.log_prob, 0.0))
+    best = suggestion.items[0] if suggestion.items else suggestion.completion
+    return math.exp(min(best.log_prob, 0.0))
 
 
 def _row(case: Case, document: Document, suggestion: Suggestion) -> Row:

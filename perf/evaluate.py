@@ -34,6 +34,7 @@ from perf.cases import read_cases
 from perf.json_objects import json_object
 from perf.machine import machine
 from perf.open_files import OpenFiles
+from perf.project_files import ProjectFiles
 from perf.quality import summary
 from perf.quality_report import table, write_report
 from perf.source_files import read_sources
@@ -98,7 +99,7 @@ def _options(context: click.Context, option: click.Parameter, value: str) -> dic
     "--workspace",
     metavar="SOURCE",
     type=click.Path(path_type=Path, exists=True),
-    help="What the cases were cut from: the files beside a case's own are open.",
+    help="What the cases were cut from: files beside a case's own are open, others are there.",
 )
 @click.option(
     "--without", type=click.Choice(SOURCES), multiple=True, help="Leave this context out."
@@ -150,7 +151,7 @@ def command(
     cases = read_cases(cases_path, limit)
     settings = _settings(options, {"model": model, "device": device, "quantize": quantize})
     way = Way(prompt_kind=prompt_kind, explicit=not automatic, deadline_ms=deadline_ms)
-    open_files = None if workspace is None else OpenFiles(read_sources(workspace))
+    sources = [] if workspace is None else read_sources(workspace)
     typed = [read_trace(path) for path in traces]
     if report is not None:
         _make_place(report)
@@ -161,8 +162,11 @@ def command(
         threshold = settings.min_confidence
         if threshold is None:
             threshold = suggester.engine.declaration.min_confidence
+        if "project" not in without:
+            suggester.files = ProjectFiles(sources)
         started_s = time.monotonic()
-        result = summary(asyncio.run(evaluate(asked, suggester, way, open_files)), threshold)
+        rows = asyncio.run(evaluate(asked, suggester, way, OpenFiles(sources)))
+        result = summary(rows, threshold)
         ms = 1e3 * (time.monotonic() - started_s)
         if traces:
             total = asyncio.run(completed_in(typed, suggester, way, threshold))

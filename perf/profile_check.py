@@ -90,6 +90,7 @@ def work_counts(
             "tokens_in_background": sum(row.n_background for row in rows),
             "passes": sum(row.n_passes for row in rows),
             "healing_passes": sum(row.n_healing_passes for row in rows),
+            "alternative_passes": sum(row.n_alternative_passes for row in rows),
             "allocations": allocations.n,
             "allocated_bytes": allocations.n_bytes,
         }

@@ -84,7 +84,7 @@ def _told(label: str, run: Mapping[str, Any]) -> str:
     if run["automatic"]:
         parts.append("asked as an editor does by itself")
     if run["workspace"]:
-        parts.append("files beside it open")
+        parts.append("files beside it open, the project's others there")
     if run["without"]:
         parts.append(f"without {', '.join(run['without'])}")
     if run["also"]:

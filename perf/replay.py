@@ -74,6 +74,7 @@ class Row:
     n_generated: int = 0
     n_passes: int = 0
     n_healing_passes: int = 0
+    n_alternative_passes: int = 0
     n_background: int = 0
     """Tokens read in the background."""
     engine_ms: float = 0.0
@@ -310,6 +311,7 @@ def _row(path: str, played: _Played) -> Row:
         n_generated=sum(each.n_generated for each in played.completions),
         n_passes=sum(each.n_passes for each in played.completions),
         n_healing_passes=sum(each.n_healing_passes for each in played.completions),
+        n_alternative_passes=sum(each.n_alternative_passes for each in played.completions),
         prompt_digest=_digest(last.prompt_ids),
         answer_digest=_digest([*last.prompt_ids, *last.token_ids]),
     )

@@ -34,7 +34,7 @@ TYPED = {
     "prompt_kind": "typed",
     "stop": "typed",
     "tokens": {"prompt": 0, "recomputed": 0, "generated": 0},
-    "passes": {"model": 0, "healing": 0},
+    "passes": {"model": 0, "healing": 0, "alternatives": 0},
     "state_from": "none",
     "hidden": None,
 }

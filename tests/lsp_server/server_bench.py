@@ -79,7 +79,7 @@ def insertion(text: str, version: int, character: int = 0) -> dict[str, Any]:
 
 def suggestion(text: str, stop: str = "line") -> Suggestion:
     at = Position(0, 0)
-    items = (Item(insert_text=text, start=at, end=at),) if text else ()
+    items = (Item(insert_text=text, start=at, end=at, log_prob=0.0),) if text else ()
     completion = Completion(text=text, stop=stop)
     return Suggestion(items=items, completion=completion, timings_ms={"total": 1.0})
 

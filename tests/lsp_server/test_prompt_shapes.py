@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import Mock
 
 import mistral_common
 import pytest
@@ -136,7 +137,7 @@ async def ask(suggester: Suggester, document: Document, offset: int) -> Completi
 
 
 def request_at(suggester: Suggester, document: Document, offset: int) -> CompletionRequest:
-    return suggester._request(document, offset, True, None, False, {})
+    return suggester._request_on(suggester._touched(document, offset), document, offset)
 
 
 async def test_codestrals_prompt_with_snippets(
@@ -291,3 +292,28 @@ async def test_a_header_that_the_code_has_outgrown_is_replaced_at_rest(own: Sugg
         assert own.refresh(document, end) is is_new
     assert not own.refresh(document, end)
     assert request_at(own, document, end).header == new
+
+
+async def test_text_to_copy_is_looked_for_only_where_there_is_an_answer(
+    own: Suggester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own._limits = WindowLimits(prefix_max_chars=400, suffix_max_chars=200)
+    document = document_of("long.py", functions(40))
+    own.documents = [document]
+    looked = Mock(side_effect=own.surroundings.sources)
+    monkeypatch.setattr(own.surroundings, "sources", looked)
+    offset = document.line_start(50)
+    typed = "    x = function_11(y, z)\n" * 8
+    for character in typed:
+        at = document.position_at(offset)
+        document.apply(Change(text=character, range=(at, at)))
+        offset += 1
+        own.prepare(document, offset)
+    assert own._next, "the next window was not read ahead"
+    window = request_at(own, document, offset)
+    own.documents = [document, document_of("b.py", "def function_11(x, y): ...\n" * 3)]
+    assert own.refresh(document, offset)
+    looked.assert_not_called()
+    await ask(own, document, offset)
+    looked.assert_called_once()
+    assert request_at(own, document, offset).header == window.header

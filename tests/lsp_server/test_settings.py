@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
-from lsp_server.settings import FIELDS, Settings, read_settings
+from lsp_server.settings import FIELDS, START_ONLY, Settings, read_settings
+
+ROOT = Path(__file__).parents[2]
+VSCODE = ROOT / "editor-clients/vscode"
 
 
 @pytest.mark.parametrize("nothing", [None, {}])
@@ -25,6 +32,7 @@ def test_every_setting_is_taken() -> None:
         "enabled": False,
         "languages": {"markdown": False, "*": True},
         "exclude": ["**/gen/**", "*.min.js"],
+        "readWorkspace": False,
         "maxFileChars": 10,
         "speculateOnBattery": True,
         "statistics": False,
@@ -46,10 +54,39 @@ def test_every_setting_is_taken() -> None:
         enabled=False,
         languages={"markdown": False, "*": True},
         exclude=("**/gen/**", "*.min.js"),
+        read_workspace=False,
         max_file_chars=10,
         speculate_on_battery=True,
         statistics=False,
     )
+
+
+def documented(page: Path, before: str) -> list[str]:
+    """The names that stand in the first column of a table, after `before`."""
+    return re.findall(rf"^\| `{re.escape(before)}(\w+)` \|", page.read_text(), re.MULTILINE)
+
+
+def test_every_setting_is_documented() -> None:
+    assert sorted(documented(ROOT / "README.md", "")) == sorted(FIELDS)
+    assert FIELDS.keys() <= {*documented(VSCODE / "README.md", "keystate.")}
+
+
+def test_vs_code_has_every_setting_and_sends_it() -> None:
+    (sent,) = re.findall(
+        r"SERVER_KEYS = \[([^]]*)\]", (VSCODE / "src/settings.ts").read_text(encoding="utf-8")
+    )
+    assert sorted(re.findall(r'"(\w+)"', sent)) == sorted(FIELDS)
+    manifest = json.loads((VSCODE / "package.json").read_text(encoding="utf-8"))
+    offered = {}
+    for part in manifest["contributes"]["configuration"]:
+        offered.update(part["properties"])
+    for key, name in FIELDS.items():
+        told = offered[f"keystate.{key}"]
+        if name in START_ONLY:
+            assert told["scope"] == "machine", key
+        default = getattr(Settings(), name)
+        if isinstance(default, bool):
+            assert told["default"] is default, key
 
 
 def test_unknown_keys_are_named() -> None:

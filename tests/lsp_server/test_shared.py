@@ -29,6 +29,7 @@ from engine.request import Completion, CompletionRequest
 from engine.tokenizer import Tokenizer
 from engine.warm_restart import SavedStates
 from lsp_server.documents import Document, Position
+from lsp_server.features.inline_completion import N_ALTERNATIVES
 from lsp_server.server import Server
 from lsp_server.settings import Settings
 from lsp_server.shared_address import HostAddress
@@ -605,7 +606,9 @@ class TestProcesses:
         document = Document(f"fresh:{hash(text)}", "python", 0, text, name)
         # What other tests had open would be context.
         fresh = Suggester(suggester.engine, Settings(max_tokens=8))
-        work = fresh.suggest(document, at, explicit=True, deadline_ms=None)
+        work = fresh.suggest(
+            document, at, explicit=True, deadline_ms=None, n_alternatives=N_ALTERNATIVES
+        )
         answer = await asyncio.wait_for(work, LIMIT_S)
         assert answer.items
         return answer.items[0].insert_text

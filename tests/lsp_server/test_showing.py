@@ -336,6 +336,39 @@ class TestSuggester:
         await self.ask(stepped, monkeypatch, explicit=False)
         assert self.asked.n_alternatives == 0
 
+    async def test_the_most_probable_item_comes_first(
+        self, stepped: Suggester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        others = tuple(
+            Alternative(text=text, log_prob=log_prob, stop="line")
+            for text, log_prob in ((" + 1", -3.0), ("", -0.5), ("(1)", -1.0), (".y", -2.0))
+        )
+        answer = await self.ask(
+            stepped, monkeypatch, explicit=True, log_prob=-2.0, alternatives=others
+        )
+        # Of two that are as probable, the answer itself.
+        assert [item.insert_text for item in answer.items] == ["(1)", ".x", ".y", " + 1"]
+        assert answer.hidden is None
+
+    @pytest.mark.parametrize(
+        ("declared", "chosen", "least"), [(0.3, None, 0.3), (0.3, 0.2, 0.2), (0.3, 0.0, 0.0)]
+    )
+    async def test_no_line_is_looked_for_that_would_not_be_shown(
+        self,
+        stepped: Suggester,
+        monkeypatch: pytest.MonkeyPatch,
+        declared: float,
+        chosen: float | None,
+        least: float,
+    ) -> None:
+        stepped.engine.declaration = Declaration(min_confidence=declared)
+        monkeypatch.setattr(stepped, "_settings", Settings(min_confidence=chosen))
+        await self.ask(stepped, monkeypatch, explicit=False)
+        assert math.exp(self.asked.search_above) == pytest.approx(least)
+        # Who asks is shown any.
+        await self.ask(stepped, monkeypatch, explicit=True)
+        assert self.asked.search_above == -math.inf
+
     async def test_what_the_document_moved_on_from_is_not_shown(
         self, stepped: Suggester, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -172,7 +172,7 @@ def test_an_outdated_one_is_dropped_for_good() -> None:
 def answer(text: str, kind: str = "epoch") -> Suggestion:
     at = Position(0, 0)
     completion = Completion(text=text, stop="line", kind=kind)
-    items = (Item(insert_text=text, start=at, end=at),) if text else ()
+    items = (Item(insert_text=text, start=at, end=at, log_prob=0.0),) if text else ()
     return Suggestion(items=items, completion=completion, timings_ms={"total": 1.0})
 
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from engine.copying import FEATURES, CopyWeights
 from engine.request import Completion
 from lsp_server.cli import main
+from lsp_server.features.inline_completion import N_ALTERNATIVES
 from lsp_server.settings import Settings
 from lsp_server.suggestions import Item, Suggester, Suggestion
 from perf.case_answers import (
@@ -66,17 +67,24 @@ class Scripted:
         self.name = suggester.name
         self.texts, self.stop = texts, stop
         self.documents: list[Document] = []
-        self.asked: list[tuple[str, Position, bool, float | None, list[str]]] = []
+        self.asked: list[tuple[str, Position, bool, float | None, list[str], int]] = []
         self.forgotten: list[str] = []
 
     async def suggest(
-        self, document: Document, position: Position, *, explicit: bool, deadline_ms: float | None
+        self,
+        document: Document,
+        position: Position,
+        *,
+        explicit: bool,
+        deadline_ms: float | None,
+        n_alternatives: int = 0,
     ) -> Suggestion:
         others = [other.path for other in self.documents]
-        self.asked.append((document.path, position, explicit, deadline_ms, others))
+        asked = document.path, position, explicit, deadline_ms, others, n_alternatives
+        self.asked.append(asked)
         text = self.texts[document.path]
         completion = Completion(text=text, stop=self.stop, log_prob=math.log(0.5))
-        item = Item(insert_text=text, start=position, end=position)
+        item = Item(insert_text=text, start=position, end=position, log_prob=completion.log_prob)
         return Suggestion(
             items=(item,) if text else (), completion=completion, timings_ms={"total": 7.0}
         )
@@ -122,6 +130,8 @@ class TestRows:
         rows_of(scripted, [self.CASES[0]])
         rows_of(scripted, [self.CASES[0]], Way(explicit=False, deadline_ms=30.0))
         assert [asked[2:4] for asked in scripted.asked] == [(True, None), (False, 30.0)]
+        # As the server asks for who does.
+        assert [asked[5] for asked in scripted.asked] == [N_ALTERNATIVES, 0]
 
     def test_files_beside_it_are_open_but_for_its_own(self, suggester: Suggester) -> None:
         scripted = Scripted(suggester, self.TEXTS)
@@ -136,19 +146,17 @@ class TestRows:
 
 
 def test_nothing_is_hidden_for_lack_of_confidence(suggester: Suggester) -> None:
-    asked, unasked = (
-        asyncio.run(evaluate(CASES, suggester, Way(explicit=explicit)))
-        for explicit in (True, False)
-    )
-    assert [row.model for row in asked] == [row.model for row in unasked]
-    assert any(row.model.has_text for row in unasked)
-    assert max(row.confidence for row in unasked) < 0.99
+    rows = asyncio.run(evaluate(CASES, suggester, Way(explicit=False)))
+    assert "confidence" not in {row.hidden for row in rows}
+    assert any(row.model.has_text for row in rows)
+    assert max(row.confidence for row in rows) < 0.99
 
 
 def test_confidence_decides_what_is_shown() -> None:
-    item = Item(insert_text="x", start=(0, 0), end=(0, 0))  # type: ignore[arg-type]
+    item = Item(insert_text="x", start=(0, 0), end=(0, 0), log_prob=math.log(0.3))  # type: ignore[arg-type]
+    # The answer that it was an alternative to was less probable.
     suggestion = Suggestion(
-        items=(item,), completion=Completion(text="x", stop="line", log_prob=math.log(0.3))
+        items=(item,), completion=Completion(text="y", stop="line", log_prob=math.log(0.2))
     )
     assert confidence_of(suggestion) == pytest.approx(0.3)
     assert shown_text(suggestion) == shown_text(suggestion, 0.29) == "x"
@@ -254,7 +262,8 @@ class TestContext:
         document = case_of("a/c.py", prefix, "name").open("file:///a/c.py")
         for also, has_outline in ((), False), (("outline",), True):
             suggester = suggester_that_shows_all(settings, (), also)
-            asked = suggester._request(document, len(prefix), True, None, False, {})
+            window = suggester._touched(document, len(prefix))
+            asked = suggester._request_on(window, document, len(prefix))
             assert ("import os" in asked.header) == has_outline
             suggester.close()
 
@@ -317,6 +326,43 @@ class TestCommand:
         assert json.loads(report.with_suffix(".json").read_text()) == result
         assert "answers from the trunk" in report.with_suffix(".md").read_text()
         assert report.with_suffix(".svg").read_text().startswith("<svg")
+
+    def test_files_that_are_not_open_can_be_left_out(
+        self, model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copying = shutil.copytree(model_directory, tmp_path / "copying")
+        CopyWeights(bias=(0.0,) * len(FEATURES), slope=(0.0,) * len(FEATURES)).save(copying)
+        project = tmp_path / "sources" / "shop"
+        project.mkdir(parents=True)
+        for n in range(10):
+            (project / f"m{n}.py").write_text(f"name_{n} = {n}\n")
+        # The farthest from the case's own: eight are open.
+        (project / "z.py").write_text("    total = price(of_all, of_none)\n")
+        case = case_of("shop/a.py", "def f():\n    total = price(", "items)")
+        write_cases([case], tmp_path / "cases.jsonl")
+        asked: list[CompletionRequest] = []
+
+        def listened(*args: Any) -> Suggester:
+            suggester = suggester_that_shows_all(*args)
+            submit = suggester.engine.submit
+
+            def submitted(request: Any, on_done: Any) -> Any:
+                asked.append(request)
+                return submit(request, on_done)
+
+            monkeypatch.setattr(suggester.engine, "submit", submitted)
+            return suggester
+
+        monkeypatch.setattr("perf.evaluate.suggester_that_shows_all", listened)
+        arguments = [tmp_path / "cases.jsonl", "--json", "--options", '{"maxTokens": 2}']
+        arguments += ["--model", copying, "--workspace", project.parent]
+        for without in ((), ("project",), ("copying",)):
+            done = self.run(*arguments, *(f"--without={source}" for source in without))
+            assert done.exit_code == 0, done.output
+            assert json.loads(done.stdout)["run"]["without"] == list(without)
+        given = [any("of_all, of_none" in text for text in request.sources) for request in asked]
+        assert given == [True, False, False]
+        assert any("name_7" in text for text in asked[1].sources), "others are open all the same"
 
     def test_table(self, cases: Path, model_directory: Path) -> None:
         done = self.run(cases, "--model", model_directory, "--limit", 1, "--deadline", "60000")

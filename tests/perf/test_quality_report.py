@@ -78,7 +78,9 @@ def test_figures_stand_in_their_columns() -> None:
     )
     assert "| now, all | 0 | 100.0% | 25.0%" in text
     assert cells(text, "mid-word")[1:5] == ["now", "20", "25.0% (11.2%–46.9%)", "5.0%"]
-    assert "answers from the trunk; files beside it open; without copying; also outline." in text
+    assert (
+        "from the trunk; files beside it open, the project's others there; without copying" in text
+    )
     assert "(quality.svg)" in text
     assert "replayed" not in text
 

@@ -19,6 +19,7 @@ const SERVER_KEYS = [
   "enabled",
   "languages",
   "exclude",
+  "readWorkspace",
   "maxFileChars",
   "speculateOnBattery",
 ] as const;

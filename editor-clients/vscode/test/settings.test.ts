@@ -27,7 +27,7 @@ test("what a workspace must not set is machine-scoped, and restricted", () => {
   const restricted = manifest.capabilities.untrustedWorkspaces.restrictedConfigurations.toSorted();
   const machine = Object.keys(properties).filter((name) => properties[name]?.scope === "machine");
   assert.deepEqual(machine.toSorted(), restricted);
-  for (const name of ["serverCommand", "python", "serverSource", "pipArguments", "model"]) {
+  for (const name of ["serverCommand", "python", "serverSource", "pipArguments", "model", "readWorkspace"]) {
     assert.ok(restricted.includes(`keystate.${name}`), name);
   }
 });

@@ -183,7 +183,11 @@ def test_status_is_shown(opened: Callable[..., Terminal]) -> None:
 
 
 def test_jumps_and_settings_are_told(opened: Callable[..., Terminal]) -> None:
-    editor = opened(NOTHING, settings={"maxTokens": 8})
+    editor = opened(
+        NOTHING,
+        settings={"maxTokens": 8, "exclude": ["gen/"]},
+        secret_names=["my_*[a-c].py"],
+    )
     editor.press("Escape")
     editor.type("100G")
     editor.until(
@@ -193,14 +197,20 @@ def test_jumps_and_settings_are_told(opened: Callable[..., Terminal]) -> None:
         "the jump is told",
     )
     (opening,) = received(editor, "initialize")
-    assert opening["initializationOptions"] == {"maxTokens": 8, "shareEngine": "auto"}
+    # What is not sent is not read from the disk, either, whatever the case of its letters.
+    exclude = ["gen/", "[mM][yY]_*[a-c].[pP][yY]"]
+    assert opening["initializationOptions"] == {
+        "maxTokens": 8,
+        "shareEngine": "auto",
+        "exclude": exclude,
+    }
     assert opening["capabilities"]["experimental"] == {"keystateStatus": True}
     editor.lua("require('keystate').configure(...)", {"maxTokens": 9})
     told = until_received(editor, "workspace/didChangeConfiguration")
     editor.until(
         lambda: (
             received(editor, "workspace/didChangeConfiguration")[-1]
-            == {"settings": {"keystate": {"maxTokens": 9}}}
+            == {"settings": {"keystate": {"maxTokens": 9, "exclude": exclude}}}
         ),
         f"the setting is told, not only {told}",
     )

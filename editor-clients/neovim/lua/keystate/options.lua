@@ -18,7 +18,7 @@ local M = {}
 ---@field ghost_text "auto"|"builtin"|"plugin" who draws; auto: the editor where it can
 ---@field debounce_ms integer rest before a request, where the plugin draws
 ---@field keys keystate.Keys|false false: map nothing
----@field secret_names string[] names of files that are never sent, as globs, besides the known ones
+---@field secret_names string[] names of files that are never sent or read, as globs, besides the known ones
 
 ---@return string program the one on PATH, else that of the checkout which this file is in
 local function program()

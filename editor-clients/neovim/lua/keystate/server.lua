@@ -130,8 +130,27 @@ function M.config()
   }
 end
 
+---@param glob string
+---@return string glob the same for capital and small letters, as names of secret files are compared
+local function in_any_case(glob)
+  local in_brackets = false
+  return (
+    glob:gsub(".", function(sign)
+      in_brackets = sign == "[" or in_brackets and sign ~= "]"
+      return not in_brackets and sign:match("%a") and ("[%s%s]"):format(sign:lower(), sign:upper()) or sign
+    end)
+  )
+end
+
 ---@param settings table<string, any>
 local function with_settings(settings)
+  local secret = vim.tbl_map(in_any_case, options.current.secret_names)
+  if #secret > 0 then
+    -- What is not sent to the server is not for it to read from the disk, either.
+    local given = settings.exclude or {}
+    local exclude = type(given) == "table" and vim.list_slice(given) or { given }
+    settings = vim.tbl_extend("force", settings, { exclude = vim.list_extend(exclude, secret) })
+  end
   local given = vim.tbl_isempty(settings) and vim.empty_dict() or settings
   local at_start = vim.tbl_extend("keep", settings, { shareEngine = options.current.share_engine })
   return { init_options = at_start, settings = { keystate = given } }
