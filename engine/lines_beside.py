@@ -6,7 +6,6 @@ that is written again, with other names or in another order, the line above or b
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
 # Looked at, the last first: a line that stands oftener says little about those beside it.
 MAX_PLACES = 64
-
-_LINE = re.compile(r"(.*)\n")
 
 
 def line_above(before: str) -> str:
@@ -32,7 +29,7 @@ def line_below(after: str) -> str:
     rest, _, lines = after.partition("\n")
     if rest.strip():
         return ""
-    return next((line for found in _LINE.finditer(lines) if (line := found[1].strip())), "")
+    return next((line.strip() for line in lines.split("\n")[:-1] if line.strip()), "")
 
 
 class LinesBeside:
@@ -117,10 +114,12 @@ def _lines_that_are(anchor: bytes, text: bytes) -> Iterator[tuple[int, int]]:
         if at < 0:
             return
         start, end = _start(text, at), text.find(b"\n", at)
-        if text[start:end].strip() == anchor:
+        if end >= 0 and text[start:end].strip() == anchor:
             yield start, end
 
 
 def _start(text: bytes, at: int) -> int:
     """Give where the line begins that a place lies in."""
-    return max(text.rfind(b"\n", 0, at), text.rfind(b"\0", 0, at)) + 1
+    start = text.rfind(b"\n", 0, at) + 1
+    # Not searched for in all the text before: there may be one NUL in 64 kB.
+    return max(start, text.rfind(b"\0", start, at) + 1)

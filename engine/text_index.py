@@ -40,7 +40,8 @@ class TextIndex:
     def __init__(self, texts: Sequence[str]) -> None:
         """Put all places in order: about 0.3 s of processor time for a million bytes.
 
-        numpy sorts without Python's lock, so that other threads go on meanwhile.
+        Meanwhile it takes 40 bytes for a byte of text. numpy sorts without Python's lock, so that
+        other threads go on.
         """
         parts = [text.encode() for text in texts]
         self._text = b"\0".join((*parts, b""))
@@ -75,9 +76,15 @@ class TextIndex:
             if not any(first <= start and stop <= last for first, last in taken):
                 taken.append((start, stop))
 
-        for place in self._places(before[-DEPTH:].encode()[-DEPTH:], middle, without):
+        # No match goes from one text to another.
+        end = before[-DEPTH:].rpartition("\0")[2].encode()[-DEPTH:]
+        for place in self._places(end, middle, without):
             first, last = self._text_around(place)
-            take(max(place - DEPTH, first), min(place + PASSAGE_BYTES, last))
+            start = max(place - DEPTH, first)
+            # From a line's start on, unless that is far: half a line must not count as a line.
+            line_start = self._text.rfind(b"\n", first, start) + 1 or first
+            is_near = start - line_start <= PASSAGE_BYTES
+            take(line_start if is_near else start, min(place + PASSAGE_BYTES, last))
         for place, at in self._lines_that_are(line_below(after), middle, without):
             first, _ = self._text_around(place)
             start = max(at - PASSAGE_BYTES, first)
@@ -119,11 +126,9 @@ class TextIndex:
         places = self._behind(end)
         if len(places) > MAX_PLACES:
             return []
-        for number in without:
-            first, last = self._starts[number : number + 2]
-            places = places[(places < first) | (places >= last)]
-        nearest: list[int] = places[np.lexsort((places, abs(places - near)))[:n]].tolist()
-        return nearest
+        nearest: list[int] = places[np.lexsort((places, abs(places - near)))].tolist()
+        # As few as it takes: after a pull thousands of texts may be left out.
+        return list(islice((p for p in nearest if self._number_of(p) not in without), n))
 
     def _behind(self, end: bytes) -> NDArray[np.int32]:
         """Give all places behind a string of at most `DEPTH` bytes."""
@@ -141,11 +146,14 @@ class TextIndex:
         above = islice(range(at, len(self._order)), MAX_SKIPPED)
         longest = 0
         for side in (below, above):
+            n = 0
             for i in side:
                 place = self._order[i]
+                # Where all that are looked at are left out, of the last of them: no less.
+                n = _n_common(wanted, before(place))
                 if self._number_of(place) not in without:
-                    longest = max(longest, _n_common(wanted, before(place)))
                     break
+            longest = max(longest, n)
         return longest
 
     def _before(self, n: int) -> Callable[[int], bytes]:

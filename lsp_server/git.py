@@ -21,6 +21,8 @@ def ask_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]
     command = ("git", "-c", "core.fsmonitor=false", *arguments)
     # An editor that git started, to write a commit message, hands its repository down.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # Nor fetch what a partial clone has left out.
+    environment["GIT_NO_LAZY_FETCH"] = "1"
     return subprocess.run(
         command,
         cwd=folder,

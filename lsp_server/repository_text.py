@@ -71,10 +71,14 @@ class RepositoryText:
         near = min(bisect_left(self.keys, own), len(self.keys) - 1)
         return self.index.passages(before, after, near=near, without=left_out | self.changed)
 
+    def has(self, key: str) -> bool:
+        """Whether a file is in the index."""
+        return key in self._numbers
+
     def is_other(self, key: str, text: str) -> bool:
-        """Whether a file is in the index, and its text was not this one when it was read."""
-        number = self._numbers.get(key)
-        return number is not None and self.index is not None and not self.index.holds(number, text)
+        """Whether the text of a file in the index was not this one when it was read."""
+        assert self.index is not None, "only files in an index are asked about"
+        return not self.index.holds(self._numbers[key], text)
 
     def serves(self, folder: str) -> bool:
         """Whether another would be no better for a document in this folder."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from threading import Event
 
 # Of all files together, and of one; a longer line is not written by hand.
-MAX_CHARS = 4_000_000
+MAX_BYTES = 4_000_000
 MAX_FILE_BYTES = 200_000
 MAX_LINE_CHARS = 2_000
 
@@ -80,7 +80,7 @@ class Repository:
         return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
     def read(self, names: Sequence[str], near: str, exclude: Sequence[str], stop: Event) -> Texts:
-        """Read files until there are 4,000,000 characters, those nearest to a folder first.
+        """Read files until there are 4,000,000 bytes, those nearest to a folder first.
 
         The more folders in common, the nearer; of equals the one changed last. Raises
         CancelledError once `stop` is set.
@@ -88,7 +88,7 @@ class Repository:
         stamps = {name: self.stamp(name) for name in names}
         texts: dict[str, str] = {}
         tried: dict[str, Stamp | None] = {}
-        n_chars, is_partial = 0, False
+        n_bytes, is_partial = 0, False
         plain_folders: dict[str, bool] = {}
 
         def order(name: str) -> tuple[int, int]:
@@ -105,12 +105,13 @@ class Repository:
             if not plain_folders[folder] or not self._may_be_read(name, exclude):
                 continue
             text = self._text(name, stamps[name])
-            if n_chars + len(text) > MAX_CHARS:
+            size = len(text.encode())
+            if n_bytes + size > MAX_BYTES:
                 is_partial = True
                 break
             if text.strip():
                 texts[name] = text
-                n_chars += len(text)
+                n_bytes += size
         return Texts(texts=texts, stamps=tried, is_partial=is_partial)
 
     def _may_be_read(self, name: str, exclude: Sequence[str]) -> bool:

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any
 
+    from engine.text_index import TextIndex
     from lsp_server.documents import Document
     from lsp_server.repository_text import Place, RepositoryText
     from lsp_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Repositories whose text is kept, by language family: 5 bytes for each of 4,000,000 characters.
+# Repositories whose text is kept, by language family: 20 MB each.
 MAX_KEPT = 2
 # Of the text before a cursor: its line, and the one above it.
 BEFORE_CHARS = 1000
@@ -62,7 +63,7 @@ class WorkspaceFiles:
         # When documents were closed that had been edited, and their keys.
         self._closed: dict[str, tuple[float, Future[str]]] = {}
         # By open document: compared with what was read, and whether it is other text.
-        self._compared: dict[str, tuple[tuple[Document, int, RepositoryText], bool]] = {}
+        self._compared: dict[str, tuple[tuple[Document, int, TextIndex], bool]] = {}
         # The last asked for last.
         self._texts: OrderedDict[Place, RepositoryText] = OrderedDict()
 
@@ -93,13 +94,13 @@ class WorkspaceFiles:
         document is a draft. Nothing of the document's own file, nor of any whose text is another
         by now: in the editor, or as far as is known on disk.
         """
-        if not self._may_read or not _is_code_file(document):
+        if not self._may_read or document.syntax is None or not _is_file(document):
             return ()
         own = self._key(document.uri)
         others = [
             (other, self._key(other.uri))
             for other in self._documents
-            if other.uri != document.uri and _is_code_file(other)
+            if other.uri != document.uri and _is_file(other)
         ]
         self._take()
         if self.looking is None and not document.is_draft and self._is_due(document.uri):
@@ -130,17 +131,19 @@ class WorkspaceFiles:
     def forget(self, document: Document) -> None:
         """Take note that a document was closed: an edited one's file may be another by now."""
         uri = document.uri
-        if document.revision > 0 and _is_code_file(document) and (self._texts or self.looking):
+        if document.revision > 0 and _is_file(document) and (self._texts or self.looking):
             self._closed[uri] = (self._clock(), self._key(uri))
         for kept in (self._keys, self._looks, self._compared):
             kept.pop(uri, None)
 
     def _is_other(self, document: Document, text: RepositoryText) -> bool:
         """Whether an open document is not what was read of its file; compared once a revision."""
-        state = (document, document.revision, text)
+        key = self._key(document.uri).result()
+        if text.index is None or not text.has(key):
+            return False
+        state = (document, document.revision, text.index)
         known = self._compared.get(document.uri)
         if known is None or known[0] != state:
-            key = self._key(document.uri).result()
             is_other = text.is_other(key, with_unix_newlines(document.text))
             known = self._compared[document.uri] = (state, is_other)
         return known[1]
@@ -182,6 +185,9 @@ class WorkspaceFiles:
         self._texts.move_to_end(look.place)
         while len(self._texts) > MAX_KEPT:
             self._texts.popitem(last=False)
+        # Else they would keep an index that nothing else needs any more.
+        indexes = [text.index for text in self._texts.values()]
+        self._compared = {uri: one for uri, one in self._compared.items() if one[0][2] in indexes}
         oldest_s = min(text.checked_s for text in self._texts.values())
         self._closed = {uri: one for uri, one in self._closed.items() if one[0] >= oldest_s}
 
@@ -193,8 +199,8 @@ class WorkspaceFiles:
         return self._thread
 
 
-def _is_code_file(document: Document) -> bool:
-    return document.syntax is not None and document.uri.startswith("file:")
+def _is_file(document: Document) -> bool:
+    return document.uri.startswith("file:")
 
 
 def _key_of_uri(uri: str) -> str:

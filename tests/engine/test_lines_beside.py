@@ -110,6 +110,11 @@ def test_a_line_that_is_not_whole_is_none() -> None:
     assert rests(text, LinesBeside.below(text, b"x", b"")) == {}
 
 
+def test_a_line_without_its_break_has_none_beside_it() -> None:
+    text = b"},{\nfoo(\n}\n},"
+    assert rests(text, LinesBeside.below(text, b"}", b"")) == {}
+
+
 def test_other_lines_that_hold_it_do_not_count() -> None:
     text = b"a\nnot end()\nb\nend() or\nc\n  end()  \nd\n"
     assert rests(text, LinesBeside.above(text, b"end()", b"")) == {b"c": 1.0}

@@ -107,8 +107,8 @@ def test_a_passage_ends_with_its_text_and_between_characters() -> None:
     text = "ß" * 100 + "anchor" + "ü" * 200
     other = "anchored\n"
     first, second = TextIndex([text, other]).passages("the anchor", near=0)
-    # 58 bytes are left for what is before "anchor", 160 for what is behind it.
-    assert first == "ß" * 29 + "anchor" + "ü" * 80
+    # From the line's start on, and 160 bytes of what is behind it.
+    assert first == "ß" * 100 + "anchor" + "ü" * 80
     assert second == other
 
 
@@ -145,6 +145,30 @@ def test_the_longest_match_is_found(texts: tuple[str, ...], end: str) -> None:
         assert not passages or line_above(end)
 
 
+def test_no_match_goes_from_one_text_to_another() -> None:
+    index = TextIndex(["one\n", "def f():\n    return 1\n"])
+    # But for the line below the one above.
+    assert index.passages("x\n    return 1\n\0") == ("    return 1\n",)
+    assert index.passages("    return 1\n\0\x00one\n#") == ()
+
+
+def test_a_passage_begins_with_a_whole_line() -> None:
+    text = "x = 1\n" + "    name = " + "y" * DEPTH + "(\n  z)\n"
+    (passage,) = TextIndex([text]).passages("y" * DEPTH + "(")
+    assert passage == text[6:]
+    # Unless it is a long one.
+    (passage,) = TextIndex(["x" * 2 * PASSAGE_BYTES + text]).passages("= " + "y" * DEPTH + "(")
+    assert passage == text[6:]
+    (passage,) = TextIndex(["x" * 2 * PASSAGE_BYTES + "y" * DEPTH + "(\n"]).passages("y" * 70 + "(")
+    assert passage == "y" * (DEPTH - 1) + "(\n"
+
+
+def test_thousands_of_texts_can_be_left_out() -> None:
+    index = TextIndex([f"value = compute({n})\n" for n in range(1500)])
+    (passage,) = index.passages("value = compute(", without=set(range(1500)) - {700})
+    assert passage == "value = compute(700)\n"
+
+
 def test_long_texts_are_searched_to_full_depth() -> None:
     dice = random.Random(5)
     # Few characters, so that all strings of up to ten stand somewhere else too.
@@ -154,7 +178,7 @@ def test_long_texts_are_searched_to_full_depth() -> None:
         text = dice.choice(texts)
         place = dice.randrange(DEPTH, len(text) - PASSAGE_BYTES)
         first = index.passages("c" + text[place - DEPTH : place])[0]
-        assert first == text[place - DEPTH : place + PASSAGE_BYTES]
+        assert first.endswith(text[place - DEPTH : place + PASSAGE_BYTES])
 
 
 def test_it_holds_five_bytes_for_each_of_its_texts() -> None:

@@ -299,6 +299,28 @@ def test_an_edited_file_counts_once_it_is_saved_and_read_again(desk: Desk) -> No
     assert "new" in desk.passages(here)
 
 
+def test_an_open_file_does_not_count_whatever_the_editor_calls_its_language(desk: Desk) -> None:
+    desk.track(other="shown")
+    here = desk.document()
+    other = Document((desk.folder / "other.py").as_uri(), "plaintext", 0, line("shown"))
+    desk.open.append(other)
+    assert "shown" in desk.passages(here)
+    edit(other, "x")
+    assert desk.passages(here) == ""
+
+
+def test_what_was_compared_keeps_no_index_alive(desk: Desk) -> None:
+    desk.track(other="shown")
+    here, other = desk.document(), desk.document("other.py", line("shown"))
+    assert "shown" in desk.passages(here)
+    assert other.uri in desk.files._compared
+    desk.track(more="shown")
+    desk.now_s += LOOK_AGAIN_S
+    # Worked in now, so not compared with what is read then.
+    desk.passages(other)
+    assert desk.files._compared.keys() <= {here.uri}
+
+
 def test_an_unsaved_file_that_is_restored_does_not_count(desk: Desk) -> None:
     desk.track(other="old")
     here = desk.document()
@@ -410,7 +432,7 @@ def test_of_too_much_the_nearest_is_read_and_another_part_after_a_move(
     for folder in ("a", "b", "a/deep"):
         (desk.folder / folder).mkdir()
     desk.track(**{"top": "top", "a/one": "a_one", "a/deep/two": "a_deep", "b/three": "b_three"})
-    monkeypatch.setattr(tracked_files, "MAX_CHARS", 2 * len(line("a_deep")))
+    monkeypatch.setattr(tracked_files, "MAX_BYTES", 2 * len(line("a_deep")))
     here, there = desk.document("a/here.py"), desk.document("b/here.py")
     found = desk.passages(here)
     assert [mark in found for mark in ("top", "a_one", "a_deep", "b_three")] == [0, 1, 1, 0]
@@ -427,7 +449,7 @@ def test_of_equally_near_files_the_one_changed_last_is_read(
     desk.track(a="oldest", b="newest", c="middle")
     for name, seconds in (("a", 10), ("b", 30), ("c", 20)):
         os.utime(desk.folder / f"{name}.py", (seconds, seconds))
-    monkeypatch.setattr(tracked_files, "MAX_CHARS", 2 * len(line("newest")))
+    monkeypatch.setattr(tracked_files, "MAX_BYTES", 2 * len(line("newest")))
     found = desk.passages(desk.document())
     assert [mark in found for mark in ("newest", "middle", "oldest")] == [1, 1, 0]
 
