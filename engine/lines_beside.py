@@ -17,8 +17,8 @@ MAX_PLACES = 64
 
 def line_above(before: str) -> str:
     """Give the last whole line above a cursor with something on it, without blanks around."""
-    lines = before.split("\n")[:-1]
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    whole = before[: before.rfind("\n") + 1]
+    return whole.rstrip().rpartition("\n")[2].strip()
 
 
 def line_below(after: str) -> str:
@@ -29,7 +29,8 @@ def line_below(after: str) -> str:
     rest, _, lines = after.partition("\n")
     if rest.strip():
         return ""
-    return next((line.strip() for line in lines.split("\n")[:-1] if line.strip()), "")
+    whole = lines[: lines.rfind("\n") + 1]
+    return whole.lstrip().partition("\n")[0].strip()
 
 
 class LinesBeside:
@@ -56,14 +57,14 @@ class LinesBeside:
 
         `begun` is what stands of the cursor's line. Lines in `without` do not count.
         """
-        return cls(text, _above(text, next_line) if next_line else (), begun, without)
+        return cls(text, _above(text, next_line), begun, without)
 
     @classmethod
     def below(
         cls, text: bytes, last_line: bytes, begun: bytes, without: Container[bytes] = ()
     ) -> LinesBeside:
         """Look below the lines that are `last_line`, for whole lines."""
-        return cls(text, _below(text, last_line) if last_line else (), begun, without)
+        return cls(text, _below(text, last_line), begun, without)
 
     def places(self, written: bytes) -> dict[int, float]:
         """Give places in lines that begin as the cursor's with what was `written` behind it.
@@ -86,7 +87,7 @@ class LinesBeside:
 
 def _above(text: bytes, anchor: bytes) -> Iterator[tuple[int, int]]:
     """Yield start and end of the lines above those that are `anchor`, the last first."""
-    for start, _ in _lines_that_are(anchor, text):
+    for start, _ in _lines_that_are(text, anchor):
         # Blank lines between count for nothing.
         while start and text[start - 1] == ord("\n"):
             start, end = _start(text, start - 1), start - 1
@@ -97,7 +98,7 @@ def _above(text: bytes, anchor: bytes) -> Iterator[tuple[int, int]]:
 
 def _below(text: bytes, anchor: bytes) -> Iterator[tuple[int, int]]:
     """Yield start and end of the whole lines below those that are `anchor`, the last first."""
-    for _, end in _lines_that_are(anchor, text):
+    for _, end in _lines_that_are(text, anchor):
         start = end + 1
         while (end := text.find(b"\n", start)) >= 0 and text.find(b"\0", start, end) < 0:
             if text[start:end].strip():
@@ -106,10 +107,13 @@ def _below(text: bytes, anchor: bytes) -> Iterator[tuple[int, int]]:
             start = end + 1
 
 
-def _lines_that_are(anchor: bytes, text: bytes) -> Iterator[tuple[int, int]]:
-    """Yield start and end of lines that are `anchor` but for blanks around, the last first."""
+def _lines_that_are(text: bytes, anchor: bytes) -> Iterator[tuple[int, int]]:
+    """Yield start and end of lines that are `anchor` but for blanks around, the last first.
+
+    None for an empty one.
+    """
     at = len(text)
-    for _ in range(MAX_PLACES):
+    for _ in range(MAX_PLACES if anchor else 0):
         at = text.rfind(anchor, 0, at)
         if at < 0:
             return

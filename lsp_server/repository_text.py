@@ -143,14 +143,15 @@ def _read(look: Look, listed: list[str], exclude: tuple[str, ...], stop: Event) 
     assert look.place is not None, "only a repository has files"
     repository, _ = look.place
     read = repository.read(listed, look.folder, exclude, stop)
-    keys = {key_of(repository.real / name): name for name in read.texts}
-    names = tuple(keys[key] for key in sorted(keys))
+    by_key = {key_of(repository.real / name): name for name in read.texts}
+    by_key = dict(sorted(by_key.items()))
+    names = tuple(by_key.values())
     if stop.is_set():
         raise CancelledError
     text = RepositoryText(
         index=TextIndex([read.texts[name] for name in names]) if names else None,
         names=names,
-        keys=tuple(sorted(keys)),
+        keys=tuple(by_key),
         folders=frozenset({look.folder, *map(folder_of, names)}),
         is_partial=read.is_partial,
         listed=listed,

@@ -90,9 +90,10 @@ class Repository:
         tried: dict[str, Stamp | None] = {}
         n_bytes, is_partial = 0, False
         plain_folders: dict[str, bool] = {}
+        here = near.split("/")
 
         def order(name: str) -> tuple[int, int]:
-            return -_n_common(near, folder_of(name)), -(stamps[name] or (0, 0))[1]
+            return -n_common(here, folder_of(name).split("/")), -(stamps[name] or (0, 0))[1]
 
         for name in sorted(names, key=order):
             if stop.is_set():
@@ -161,12 +162,10 @@ def _family(name: str) -> str | None:
     return family_of(language_id) if language_id in SYNTAXES else None
 
 
-def _n_common(folder: str, other: str) -> int:
-    """How many of a folder's topmost folders another one has too."""
+def n_common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two paths have in common, from the topmost on."""
     n = 0
-    for one, two in zip(folder.split("/"), other.split("/"), strict=False):
-        if one != two:
-            break
+    while n < min(len(one), len(other)) and one[n] == other[n]:
         n += 1
     return n
 

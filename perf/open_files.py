@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lsp_server.documents import Document
 from lsp_server.syntax import language_id_of
+from lsp_server.tracked_files import n_common
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,12 +35,12 @@ class OpenFiles:
         at = self._order.get(path, 0)
 
         def distance(other: str) -> tuple[int, int]:
-            return -_n_common(parts, PurePosixPath(other).parts), abs(self._order[other] - at)
+            return -n_common(parts, PurePosixPath(other).parts), abs(self._order[other] - at)
 
         near = [
             other
             for other in self._sources
-            if other != path and (len(parts) == 1 or _n_common(parts, PurePosixPath(other).parts))
+            if other != path and (len(parts) == 1 or n_common(parts, PurePosixPath(other).parts))
         ]
         near.sort(key=distance)
         return [self._document(other) for other in reversed(near[:MAX_OPEN])]
@@ -52,10 +53,3 @@ class OpenFiles:
             document = Document(uri, language_id_of(path), 0, text, path=path)
             self._documents[path] = document
         return document
-
-
-def _n_common(one: Sequence[str], other: Sequence[str]) -> int:
-    n = 0
-    while n < min(len(one), len(other)) and one[n] == other[n]:
-        n += 1
-    return n
