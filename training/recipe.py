@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from training.mixture import SHARES
+
 if TYPE_CHECKING:
     from engine.mamba2 import Mamba2
 
@@ -26,6 +28,7 @@ class Recipe:
     warmup_steps: int = 60
     decay_share: float = 0.35
     restart_share: float = 0.15
+    python_share: float = SHARES["python"]
     seed: int = 7
 
 
