@@ -124,6 +124,8 @@ class Decoder:
         work: Work,
         stack: ExitStack,
         on_found: Callable[[], None] = lambda: None,
+        *,
+        n_shared: int = 0,
     ) -> Generator[None, None, Checkpoint]:
         """Bring the model to the end of `ids` from the deepest state kept; give that state.
 
@@ -133,7 +135,7 @@ class Decoder:
         """
         found, leased, work.source = self._deepest(ids, owner, stack)
         on_found()
-        passes = self.passes(len(found.ids), len(ids))
+        passes = self.passes(len(found.ids), len(ids), n_shared)
         while len(found.ids) < len(ids):
             start, places = len(found.ids), next(passes)
             reached = self._read_on(found, ids, places, owner, leased=leased)
@@ -151,24 +153,23 @@ class Decoder:
                 deeper, deeper_leased, _ = self._deepest(ids, owner, stack)
                 if len(deeper.ids) > end:
                     found, leased = deeper, deeper_leased
-                    passes = self.passes(len(found.ids), len(ids))
+                    passes = self.passes(len(found.ids), len(ids), n_shared)
         return found
 
-    def passes(self, start: int, end: int) -> Iterator[list[int]]:
+    def passes(self, start: int, end: int, n_shared: int = 0) -> Iterator[list[int]]:
         """Yield the places of each pass over tokens start to end; the last one is where it stops.
 
         A place is where a checkpoint is left: at the end of each pass, and where it will be wanted
-        for going back, closer together towards the end (a short run needs none: its log does for
-        that).
+        for going back, closer together towards the end, and towards `n_shared`, if that is not 0
+        (a short run needs none: its log does for that).
         """
         wanted = []
-        distance = 0
-        while end - start > MAX_PASS_TOKENS and start < end - distance:
-            wanted.append(end - distance)
-            distance = 2 * distance + SPACING_TOKENS
+        if end - start > MAX_PASS_TOKENS:
+            shared = max(n_shared, start)
+            wanted = [*_places_back(start, shared), *_places_back(shared, end)]
         while start < end:
             limit = min(start + max(self.chunk_tokens, MAX_PASS_TOKENS), end)
-            places = [place for place in reversed(wanted) if start < place < limit]
+            places = [place for place in wanted if start < place < limit]
             places = [*places, limit][: self.max_places]
             yield places
             start = places[-1]
@@ -438,6 +439,15 @@ class Decoder:
             # The cache may give the slot away; the trail must not notice.
             state = RecurrentState(state.conv_state.clone(), state.ssm_state.clone())
         return Trail(Checkpoint(at.ids.copy(), state, at.hidden), self.model.A)
+
+
+def _places_back(start: int, end: int) -> list[int]:
+    """Give places from start to end, closer together towards the end, which is one of them."""
+    places, distance = [], 0
+    while start < end - distance:
+        places.append(end - distance)
+        distance = 2 * distance + SPACING_TOKENS
+    return places[::-1]
 
 
 def _worth_reading(

@@ -26,7 +26,7 @@ class Kept:
 
     texts: tuple[str, ...]
     kind: str
-    """The kind of prompt that they came from: "epoch", "trunk" or "bridge"."""
+    """The kind of prompt that they came from: "line", "epoch", "trunk" or "bridge"."""
     tag: object
     """The caller's."""
     before: str

@@ -214,4 +214,5 @@ def _key_of_uri(uri: str) -> str:
 def _be_nice() -> None:
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            own = os.PRIO_PROCESS, threading.get_native_id()
+            os.setpriority(*own, max(os.getpriority(*own), NICENESS))

@@ -78,6 +78,11 @@ class PurePrompts:
         bos = processor.bos_id()
         first, last, middle = map(processor.piece_to_id, ("[SUFFIX]", "[PREFIX]", "[MIDDLE]"))
         knows_middle = processor.is_control(middle)
+        if kind == "line" and knows_middle:
+            above, line_break, line = before_cursor.rpartition("\n")
+            begun, held = self.split(line)
+            read = [*processor.encode(normal(above + line_break)), first]
+            return (bos, *read, *self._inside(bridged(frozen)), middle, *begun), held
         committed, held = self.split(before_cursor)
         if kind == "epoch":
             return (bos, first, *self._inside(frozen), last, *committed), held

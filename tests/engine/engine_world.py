@@ -99,10 +99,13 @@ def endless(model: Any, tokenizer: Tokenizer) -> Mamba2:
 def prompt_ids(engine: Engine, request: CompletionRequest, kind: str) -> list[int]:
     """Give what the prompt of a request must be, from its text and its epoch alone."""
     ids = engine.fim.split(request.header + request.prefix).ids.tolist()
+    epoch = engine.epochs.at(request.document, header=request.header, after_cursor=request.suffix)
+    if kind == "line":
+        above, line_break, line = (request.header + request.prefix).rpartition("\n")
+        begun = engine.fim.split(line, opens=False).ids.tolist()
+        near = bridge_suffix(epoch.suffix)
+        return [*engine.fim.prompt(PromptOrder.PREFIX_FIRST, above + line_break, near), *begun]
     if kind == "epoch":
-        epoch = engine.epochs.at(
-            request.document, header=request.header, after_cursor=request.suffix
-        )
         return [*engine.fim.head(PromptOrder.SUFFIX_FIRST, epoch.suffix), *ids]
     tail = engine.fim.bridge(bridge_suffix(request.suffix))
     assert kind == ("bridge" if tail else "trunk")
@@ -134,7 +137,7 @@ def check(session: Session, request: CompletionRequest, completion: Completion) 
     check_canonical(engine, request.header + request.prefix, split)
     assert list(completion.prompt_ids) == prompt_ids(engine, request, completion.kind)
     if request.explicit or request.raw:
-        assert completion.kind == "epoch"
+        assert completion.kind == engine.prompts.exact_kind
     written = b"".join(map(engine.tokenizer.piece_bytes, completion.token_ids))
     if completion.token_ids:
         assert written.startswith(split.held)
@@ -179,10 +182,11 @@ def play(
         check(session, request, completion)
         check_budget(session.engine)
         completions.append(((kind, value), completion))
-        if completion.kind != "epoch":
+        exact = session.engine.prompts.exact_kind
+        if completion.kind != exact:
             again = session.complete(request)
             check(session, request, again)
-            assert again.kind == "epoch"
+            assert again.kind == exact
     return completions
 
 

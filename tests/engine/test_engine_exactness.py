@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.declaration import Declaration
 from engine.engine import Engine
 from engine.fim import FimFormat, PrefixSplit, PromptOrder
+from engine.prompts import BRIDGE_SUFFIX_CHARS
 from tests.engine.engine_world import (
     BUDGET_BYTES,
     CURSOR,
@@ -69,6 +71,27 @@ def test_every_answer_of_an_editing_session_is_exact(session: Session) -> None:
     for (kind, value), completion in completions[: SCRIPT.index(("delete", 1))]:
         n_inserted = len(encode(value)) if kind == "type" else 1
         assert completion.n_recomputed <= n_inserted + 8, (kind, value)
+
+
+def test_every_answer_of_a_model_that_is_best_at_lines_is_exact(
+    new_session: Callable[..., Session],
+) -> None:
+    session = new_session(declaration=Declaration(order=PromptOrder.PREFIX_FIRST))
+    session.complete(ask())
+    completions = play(session, SCRIPT)
+    assert {completion.kind for _, completion in completions} == {"line"}
+    assert any(completion.source == "trail" for _, completion in completions)
+    encode = session.engine.tokenizer.encode
+    n_near = len(encode(TEXT[CURSOR : CURSOR + BRIDGE_SUFFIX_CHARS])) + 2
+    for (kind, value), completion in completions[: SCRIPT.index(("delete", 1))]:
+        n_allowed = (len(encode(value)) if kind == "type" else 1) + 8
+        if "\n" in str(value):
+            # A line is begun: the finished one is read above it, and what follows before it.
+            n_allowed += len(encode("        if amount > limx():")) + n_near
+        assert completion.n_recomputed <= n_allowed, (kind, value)
+    # Back where it was typed before, what stands above is known, whatever follows the cursor.
+    back = completions[SCRIPT.index(("jump", CURSOR + 20))][1]
+    assert back.n_recomputed < back.n_prompt / 2
 
 
 def test_every_kind_of_answer_is_exact(session: Session) -> None:

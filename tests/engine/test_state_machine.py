@@ -23,7 +23,7 @@ from engine.tokenizer import Tokenizer
 from engine.trail import Trail
 from perf.editing_machine import machine
 from perf.sample_files import TEXTS
-from perf.tiny_world import World, memory_of, suffix_and_prefix_first, suffix_first
+from perf.tiny_world import World, memory_of, prefix_first, suffix_and_prefix_first, suffix_first
 from perf.watched_engine import BUDGETS, MAX_STEPS, Budget, Tally, WatchedEngine
 from tests.oracle import check_exact
 
@@ -50,10 +50,10 @@ REPEATABLE = settings(
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, ...]:
-    """A family of models that knows a bridge and one that does not; their memory is long."""
+    """Families of models that know other orders of prompts; their memory is long."""
     found = tuple(
         make(tmp_path_factory.mktemp("tokenizer"))
-        for make in (suffix_and_prefix_first, suffix_first)
+        for make in (suffix_and_prefix_first, suffix_first, prefix_first)
     )
     for world in found:
         # A thousand times what an answer may be off.
@@ -79,7 +79,7 @@ def test_every_answer_of_random_editing_is_exact(worlds: tuple[World, ...]) -> N
     assert tally.n_settled > 50
     # It went everywhere.
     assert len(tally.rules) == 23
-    assert set(tally.kinds) == {"epoch", "trunk", "bridge"}
+    assert set(tally.kinds) == {"epoch", "trunk", "bridge", "line"}
     assert set(tally.stops) == {*STOPS} - {"error"}
     assert set(tally.sources) == {"none", "trail", "tier0", "tier1"}
     assert {"hits_tier1", "spilled", "evicted", "thinned", "refused"} <= set(tally.cache)
@@ -166,11 +166,11 @@ def state_of_another_suffix(patch: pytest.MonkeyPatch) -> None:
     """What is kept after the prefix was read behind an empty suffix."""
     read = Decoder.read
 
-    def misread(self, ids, *args):  # type: ignore[no-untyped-def]
+    def misread(self, ids, *args, **options):  # type: ignore[no-untyped-def]
         bos, suffix, prefix = (
             getattr(self.tokenizer, name) for name in ("bos_id", "suffix_id", "prefix_id")
         )
-        found = yield from read(self, ids, *args)
+        found = yield from read(self, ids, *args, **options)
         if list(ids[:2]) != [bos, suffix]:
             return found
         rest = ids[list(ids).index(prefix) :].tolist()

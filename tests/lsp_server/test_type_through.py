@@ -9,6 +9,7 @@ import pytest
 
 from engine import epochs
 from engine.engine import Engine
+from engine.fim import PromptOrder
 from engine.request import Completion
 from lsp_server import type_through
 from lsp_server.documents import Change, Document, Position
@@ -406,6 +407,7 @@ class TestRealEngine:
     async def test_a_makeshift_is_prolonged_until_the_epoch_is_read(
         self, stepped: Suggester
     ) -> None:
+        stepped.engine.prompts.order = PromptOrder.SUFFIX_FIRST
         bench = Bench(stepped)
         try:
             await bench.initialized({"deadlineMs": 60_000, "minConfidence": 0})
