@@ -165,7 +165,7 @@ class _Way:
             self.cost,
             self.stack,
             looked_up,
-            n_shared=self.prompt.n_shared,
+            shared=(self.prompt.n_shared, self.prompt.shared_owner),
         )
         self.checkpoint = yield from self._timed(reading, "prefill")
         if not len(self.prompt.tail):

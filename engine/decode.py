@@ -125,15 +125,17 @@ class Decoder:
         stack: ExitStack,
         on_found: Callable[[], None] = lambda: None,
         *,
-        n_shared: int = 0,
+        shared: tuple[int, Hashable] = (0, None),
     ) -> Generator[None, None, Checkpoint]:
         """Bring the model to the end of `ids` from the deepest state kept; give that state.
 
         Yields after every pass. A prompt that is kept whole costs none. The state given may be a
         view into the cache: it is valid until `stack` is closed. `on_found` is called once the
-        deepest state is found, before the first pass.
+        deepest state is found, before the first pass. `shared` says how many of the first ids
+        other prompts have, too, and whose their states are: one is kept where they end.
         """
-        found, leased, work.source = self._deepest(ids, owner, stack)
+        n_shared, _ = shared
+        found, leased, work.source = self._deepest(ids, owner, stack, shared)
         on_found()
         passes = self.passes(len(found.ids), len(ids), n_shared)
         while len(found.ids) < len(ids):
@@ -145,12 +147,12 @@ class Decoder:
             # Nothing reads what the pass began from any more: its room may be needed.
             stack.close()
             for checkpoint in reached:
-                self.cache.add(checkpoint, owner)
+                self.cache.add(checkpoint, _owner_at(len(checkpoint.ids), owner, shared))
             leased = False
             yield
             if self.n_missing(ids, owner) < len(ids) - end:
                 # Another request of the same owner has read on meanwhile.
-                deeper, deeper_leased, _ = self._deepest(ids, owner, stack)
+                deeper, deeper_leased, _ = self._deepest(ids, owner, stack, shared)
                 if len(deeper.ids) > end:
                     found, leased = deeper, deeper_leased
                     passes = self.passes(len(found.ids), len(ids), n_shared)
@@ -160,12 +162,11 @@ class Decoder:
         """Yield the places of each pass over tokens start to end; the last one is where it stops.
 
         A place is where a checkpoint is left: at the end of each pass, and where it will be wanted
-        for going back, closer together towards the end, and towards `n_shared`, if that is not 0
-        (a short run needs none: its log does for that).
+        for going back: at `n_shared`, and closer together towards there and towards the end (a
+        short run needs none of these: its log does for that).
         """
-        wanted = []
+        wanted, shared = [n_shared], max(n_shared, start)
         if end - start > MAX_PASS_TOKENS:
-            shared = max(n_shared, start)
             wanted = [*_places_back(start, shared), *_places_back(shared, end)]
         while start < end:
             limit = min(start + max(self.chunk_tokens, MAX_PASS_TOKENS), end)
@@ -373,13 +374,18 @@ class Decoder:
         return reached
 
     def _deepest(
-        self, ids: NDArray[np.int32], owner: Hashable, stack: ExitStack
+        self,
+        ids: NDArray[np.int32],
+        owner: Hashable,
+        stack: ExitStack,
+        shared: tuple[int, Hashable],
     ) -> tuple[Checkpoint, bool, str]:
         """Give the deepest state kept on the way to `ids`, whether it is leased, and its source."""
         trail = self.trails.get(owner)
         n_walked = 0 if trail is None else trail.common(ids)
         if not n_walked or (n_walked < len(ids) and self.cache.known(ids) > n_walked):
-            lease = self.cache.longest_prefix(ids, owner)
+            n_known = self.cache.known(ids)
+            lease = self.cache.longest_prefix(ids, _owner_at(n_known, owner, shared))
             if lease is not None:
                 return stack.enter_context(lease), True, f"tier{lease.tier}"
         if trail is not None and n_walked:
@@ -391,7 +397,7 @@ class Decoder:
                 self.n_trail_hits += 1
                 return found, False, "trail"
             del self.trails[owner]
-            return self._deepest(ids, owner, stack)
+            return self._deepest(ids, owner, stack, shared)
         hidden = torch.empty(0, device=self.model.device)
         return Checkpoint(np.empty(0, np.int32), self.model.initial_state(), hidden), False, "none"
 
@@ -439,6 +445,12 @@ class Decoder:
             # The cache may give the slot away; the trail must not notice.
             state = RecurrentState(state.conv_state.clone(), state.ssm_state.clone())
         return Trail(Checkpoint(at.ids.copy(), state, at.hidden), self.model.A)
+
+
+def _owner_at(n: int, owner: Hashable, shared: tuple[int, Hashable]) -> Hashable:
+    """Give whose the state is after the first n ids of an owner's prompt."""
+    n_shared, of_all = shared
+    return of_all if n <= n_shared else owner
 
 
 def _places_back(start: int, end: int) -> list[int]:

@@ -38,8 +38,10 @@ class Prompt:
     ids: NDArray[np.int32]
     tail: NDArray[np.int32]
     held: bytes
-    # How many of the ids prompts of other lines go on from, where that is less than all of them.
+    # How many of the ids the prompts of other lines go on from, where that is less than all of
+    # them, and whose their states are.
     n_shared: int = 0
+    shared_owner: Hashable = None
 
     @property
     def whole(self) -> NDArray[np.int32]:
@@ -128,6 +130,7 @@ class Prompts:
             tail=_ids(),
             held=line.held,
             n_shared=len(above),
+            shared_owner=(request.document, "trunk"),
         )
 
 

@@ -94,6 +94,28 @@ def test_every_answer_of_a_model_that_is_best_at_lines_is_exact(
     assert back.n_recomputed < back.n_prompt / 2
 
 
+@pytest.mark.parametrize("below", ["", TEXT])
+def test_going_back_by_lines_reads_twice_as_far_at_most(
+    new_session: Callable[..., Session], below: str
+) -> None:
+    session = new_session(declaration=Declaration(order=PromptOrder.PREFIX_FIRST))
+    encode = session.engine.tokenizer.encode
+    lines = [f"    total_{n} = amount + {n}\n" for n in range(40)]
+    text = TEXT
+    for line in lines:
+        for part in (line[:12], line[12:]):
+            text += part
+            session.complete(ask(text + below, len(text)))
+    n_beside = len(encode(below[:BRIDGE_SUFFIX_CHARS])) + 2
+    for n_back in (1, 2, 5, 12, 25):
+        kept = text[: text.index(lines[-n_back]) + 6]
+        completion = session.complete(ask(kept + below, len(kept)))
+        check(session, ask(kept + below, len(kept)), completion)
+        n_deleted = len(encode("".join(lines[-n_back:])))
+        assert completion.n_recomputed <= 2 * n_deleted + 8 + n_beside, n_back
+        session.complete(ask(text + below, len(text)))
+
+
 def test_every_kind_of_answer_is_exact(session: Session) -> None:
     text = "".join(TEXT.replace("Cart", f"Cart{i}") for i in range(4))
     jumps: list[Edit] = [("jump", cursor) for cursor in range(100, len(text), 300)]
