@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from engine.cache import SPACING_TOKENS, Checkpoint, StateCache
+from engine.cache import MAX_OWNED, SPACING_TOKENS, Checkpoint, StateCache
 from engine.covering import Covering
 from engine.draft import Draft
 from engine.run import Run, between
@@ -46,6 +46,8 @@ MAX_LOGGED_TOKENS = MAX_PASS_TOKENS + SPACING_TOKENS
 # States that one pass may give besides the last: each is as large as the last.
 MAX_PLACES_BYTES = 2**30
 MAX_TRAILS = 64
+# States of other lines that are kept of an owner whose prompts share what stands above.
+MAX_LINES = 4
 # Copied text is read ahead once its first token has that probability and so long a match.
 MIN_DRAFT_PROBABILITY, MIN_DRAFT_MATCH_BYTES = 0.5, 6
 
@@ -66,7 +68,8 @@ class Work:
 class Decoder:
     """The model with its vocabulary and its kept states. Used by the engine's thread alone.
 
-    An `owner` is whose prompts grow out of each other: one epoch, or one trunk, of a document.
+    An `owner` is whose prompts grow out of each other: those of an epoch, of a line and what
+    follows it, or of a document's trunk, which all its lines share.
     """
 
     def __init__(
@@ -134,7 +137,7 @@ class Decoder:
         deepest state is found, before the first pass. `shared` says how many of the first ids
         other prompts have, too, and whose their states are: one is kept where they end.
         """
-        n_shared, _ = shared
+        n_shared, of_all = shared
         found, leased, work.source = self._deepest(ids, owner, stack, shared)
         on_found()
         passes = self.passes(len(found.ids), len(ids), n_shared)
@@ -147,7 +150,12 @@ class Decoder:
             # Nothing reads what the pass began from any more: its room may be needed.
             stack.close()
             for checkpoint in reached:
-                self.cache.add(checkpoint, _owner_at(len(checkpoint.ids), owner, shared))
+                if len(checkpoint.ids) <= n_shared:
+                    self.cache.add(checkpoint, of_all)
+                else:
+                    # Nothing goes on from the ends of lines that others have followed.
+                    n_beside = MAX_LINES if n_shared else MAX_OWNED
+                    self.cache.add(checkpoint, owner, n_beside=n_beside)
             leased = False
             yield
             if self.n_missing(ids, owner) < len(ids) - end:
@@ -384,8 +392,7 @@ class Decoder:
         trail = self.trails.get(owner)
         n_walked = 0 if trail is None else trail.common(ids)
         if not n_walked or (n_walked < len(ids) and self.cache.known(ids) > n_walked):
-            n_known = self.cache.known(ids)
-            lease = self.cache.longest_prefix(ids, _owner_at(n_known, owner, shared))
+            lease = self.cache.longest_prefix(ids, owner, shared)
             if lease is not None:
                 return stack.enter_context(lease), True, f"tier{lease.tier}"
         if trail is not None and n_walked:
@@ -445,12 +452,6 @@ class Decoder:
             # The cache may give the slot away; the trail must not notice.
             state = RecurrentState(state.conv_state.clone(), state.ssm_state.clone())
         return Trail(Checkpoint(at.ids.copy(), state, at.hidden), self.model.A)
-
-
-def _owner_at(n: int, owner: Hashable, shared: tuple[int, Hashable]) -> Hashable:
-    """Give whose the state is after the first n ids of an owner's prompt."""
-    n_shared, of_all = shared
-    return of_all if n <= n_shared else owner
 
 
 def _places_back(start: int, end: int) -> list[int]:

@@ -440,6 +440,4 @@ def _wants_build(ticket: Ticket, completion: Completion) -> bool:
     """Tell whether a request was answered without its epoch's prompt having been read."""
     if ticket.is_build:
         return False
-    return completion.kind in ("trunk", "bridge") or (
-        completion.stop == "deadline" and not completion.token_ids
-    )
+    return completion.is_makeshift or (completion.stop == "deadline" and not completion.token_ids)

@@ -1,4 +1,4 @@
-"""Which prompt a request is answered from: the exact epoch, or what is at hand until then."""
+"""Which prompt a request is answered from: the line's, or the epoch's, or what stands in for it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Prompts:
             lambda suffix: _ids(fim.head(PromptOrder.SUFFIX_FIRST, suffix))
         )
         self._tail = lru_cache(MAX_HEADS)(
-            lambda suffix: _ids(fim.tail(PromptOrder.PREFIX_FIRST, bridge_suffix(suffix)))
+            lambda near: _ids(fim.tail(PromptOrder.PREFIX_FIRST, near))
         )
 
     @property
@@ -123,15 +123,26 @@ class Prompts:
         start = text.rfind("\n") + 1
         above = _ids(self.fim.trunk_head(), self.fim.text_ids(text[:start]))
         line = self.fim.split(text[start:], opens=False)
+        near = bridge_suffix(below_line(request.suffix, epoch))
         return Prompt(
             kind="line",
-            owner=(request.document, epoch),
-            ids=_ids(above, self._tail(epoch.suffix), line.ids),
+            owner=(request.document, request.header, near),
+            ids=_ids(above, self._tail(near), line.ids),
             tail=_ids(),
             held=line.held,
             n_shared=len(above),
             shared_owner=(request.document, "trunk"),
         )
+
+
+def below_line(after_cursor: str, epoch: Epoch) -> str:
+    """Give the text after the cursor without the closers that were typed in its line.
+
+    What was typed below it is what is there.
+    """
+    typed = after_cursor[: len(after_cursor) - len(epoch.suffix)]
+    line, line_break, _ = typed.partition("\n")
+    return after_cursor[len(line) :] if line_break else epoch.suffix
 
 
 def bridge_suffix(after_cursor: str) -> str:

@@ -25,8 +25,8 @@ class Kept:
     """Texts that fit at one place, and the line that they fit into."""
 
     texts: tuple[str, ...]
-    kind: str
-    """The kind of prompt that they came from: "line", "epoch", "trunk" or "bridge"."""
+    is_makeshift: bool
+    """Whether they stand in for those from a prompt that was still to be read."""
     tag: object
     """The caller's."""
     before: str
@@ -91,7 +91,7 @@ class TypeThrough:
         start: int,
         end: int,
         texts: tuple[str, ...],
-        kind: str,
+        is_makeshift: bool,
         tag: object = None,
     ) -> None:
         """Keep texts that fit in place of what is in [start, end), on a line of the document."""
@@ -101,7 +101,7 @@ class TypeThrough:
         kept = self._kept.setdefault(document, [])
         new = Kept(
             texts=texts,
-            kind=kind,
+            is_makeshift=is_makeshift,
             tag=tag,
             before=content[: start - line_start],
             after=content[end - line_start :],

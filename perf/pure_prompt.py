@@ -82,7 +82,8 @@ class PurePrompts:
             above, line_break, line = before_cursor.rpartition("\n")
             begun, held = self.split(line)
             read = [*processor.encode(normal(above + line_break)), first]
-            return (bos, *read, *self._inside(bridged(frozen)), middle, *begun), held
+            near = self._inside(bridged(below(after_cursor, frozen)))
+            return (bos, *read, *near, middle, *begun), held
         committed, held = self.split(before_cursor)
         if kind == "epoch":
             return (bos, first, *self._inside(frozen), last, *committed), held
@@ -125,6 +126,12 @@ class PurePrompts:
             return len(text)
         inside = (k for k in range(len(text) - 1, 0, -1) if text[k - 1 : k + 1] not in self._pairs)
         return next(inside, 0)
+
+
+def below(after_cursor: str, frozen: str) -> str:
+    """Give what follows a line: without the closers that an editor has put into it."""
+    extra = after_cursor.removesuffix(frozen)
+    return after_cursor[extra.index("\n") :] if "\n" in extra else frozen
 
 
 def bridged(after_cursor: str) -> str:

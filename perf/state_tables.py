@@ -80,8 +80,8 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         *_automatic(report["caches_automatic"]),
         "",
-        "The embedded model is asked for lines, whose prompts share what stands above. The same"
-        " sittings with a tiny random model that knows only the suffix-first order:",
+        "The embedded model knows both orders of a prompt, so trunks carry bridges. The same"
+        " sittings with a tiny random model that knows only one order:",
         "",
         *_automatic(report["caches_one_order"]),
         "",

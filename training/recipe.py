@@ -28,7 +28,6 @@ class Recipe:
     warmup_steps: int = 60
     decay_share: float = 0.35
     restart_share: float = 0.15
-    python_share: float = SHARES["python"]
     seed: int = 7
 
 
@@ -43,6 +42,8 @@ class Stage:
     step: int = 0
     seconds: float = 0.0
     peak: float = 1.0
+    # Python's share of the tokens.
+    python: float = SHARES["python"]
 
 
 def initialize(model: Mamba2, seed: int) -> None:

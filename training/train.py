@@ -94,14 +94,17 @@ def keep_freed_memory() -> None:
 
 
 def mixture_of(
-    corpora: dict[str, Corpus], tokenizer: Tokenizer, recipe: Recipe, seed: int
+    corpora: dict[str, Corpus], tokenizer: Tokenizer, python: float, seed: int
 ) -> Mixture:
-    """Give a mixture of the languages' samples that is the same for the same seed."""
+    """Give a mixture of the languages' samples that is the same for the same seed.
+
+    `python` is Python's share of the tokens.
+    """
     samplers = {
         language: Sampler(corpus, tokenizer, seed=seed + index)
         for index, (language, corpus) in enumerate(corpora.items())
     }
-    return Mixture(samplers, seed=seed, shares=shares_with(recipe.python_share))
+    return Mixture(samplers, seed=seed, shares=shares_with(python))
 
 
 class Run:
@@ -114,10 +117,12 @@ class Run:
         out: Path,
         recipe: Recipe,
         *,
+        python: float | None = None,
         compiled: bool = True,
     ) -> None:
         """Make the model, its optimizers and its data streams, or take up OUT/checkpoint.pt.
 
+        `python` is Python's share of the tokens from now on, None for the one it has had.
         `compiled` wants a C compiler on the machine; it is 1.7 times faster.
         """
         self.recipe, self.out, self.compiled = recipe, out, compiled
@@ -141,12 +146,17 @@ class Run:
         self.checkpoint = out / "checkpoint.pt"
         if self.checkpoint.exists():
             self.resume()
+        if python is not None:
+            self.stage = dataclasses.replace(self.stage, python=python)
         train = load_languages(corpus, "train")
         self.streams = [
             stream(
                 # A resumed run draws new samples, not the first ones again.
                 mixture_of(
-                    train, tokenizer, recipe, recipe.seed + 1000 * row + 1_000_003 * self.step
+                    train,
+                    tokenizer,
+                    self.stage.python,
+                    recipe.seed + 1000 * row + 1_000_003 * self.step,
                 ),
                 tokenizer,
                 recipe.length,
@@ -235,7 +245,10 @@ class Run:
         return losses
 
     def note(self, train_loss: float | None) -> dict[str, float]:
-        """Add a point to the curve; `heldout` is Python's loss, `heldout_go` Go's."""
+        """Add a point to the curve; `heldout` is Python's loss, `heldout_go` Go's.
+
+        They count every token alike, `train` as in training.
+        """
         point = {
             "step": self.step,
             "tokens": self.n_tokens,
@@ -262,7 +275,9 @@ class Run:
     help="Rise and fall anew, to this share of the learning rate.",
 )
 @click.option(
-    "--python", default=Recipe.python_share, show_default=True, help="Its share of the tokens."
+    "--python",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Its share of the tokens; as before in a run that is taken up, else 0.6.",
 )
 @click.option(
     "--seed", default=Recipe.seed, show_default=True, help="Another one draws other samples."
@@ -277,7 +292,7 @@ def main(
     minutes: float,
     steps: int | None,
     peak: float | None,
-    python: float,
+    python: float | None,
     seed: int,
     threads: int,
     save_every: int,
@@ -291,10 +306,10 @@ def main(
     # pass of the scan 30 times slower.
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    recipe = Recipe(seed=seed, python_share=python)
-    run = Run(corpus, Tokenizer.load(tokenizer), out, recipe, compiled=compiled)
+    recipe = Recipe(seed=seed)
+    run = Run(corpus, Tokenizer.load(tokenizer), out, recipe, python=python, compiled=compiled)
     if peak is not None:
-        run.stage = Stage(step=run.step, seconds=run.seconds, peak=peak)
+        run.stage = dataclasses.replace(run.stage, step=run.step, seconds=run.seconds, peak=peak)
         if not run.ranks.rank:
             run.note(train_loss=None)
     stage = run.stage

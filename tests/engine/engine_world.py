@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from engine.fim import MAX_HELD_TOKENS, PromptOrder
-from engine.prompts import bridge_suffix
+from engine.prompts import below_line, bridge_suffix
 from engine.request import Completion, CompletionRequest
 from perf.sample_files import TEXTS
 from tests.oracle import check_exact, check_greedy
@@ -103,7 +103,7 @@ def prompt_ids(engine: Engine, request: CompletionRequest, kind: str) -> list[in
     if kind == "line":
         above, line_break, line = (request.header + request.prefix).rpartition("\n")
         begun = engine.fim.split(line, opens=False).ids.tolist()
-        near = bridge_suffix(epoch.suffix)
+        near = bridge_suffix(below_line(request.suffix, epoch))
         return [*engine.fim.prompt(PromptOrder.PREFIX_FIRST, above + line_break, near), *begun]
     if kind == "epoch":
         return [*engine.fim.head(PromptOrder.SUFFIX_FIRST, epoch.suffix), *ids]

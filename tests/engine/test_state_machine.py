@@ -158,7 +158,9 @@ def one_token_less_in_the_cache(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         StateCache,
         "add",
-        lambda self, at, owner: add(self, Checkpoint(at.ids[:-1], at.state, at.hidden), owner),
+        lambda self, at, *args, **kw: add(
+            self, Checkpoint(at.ids[:-1], at.state, at.hidden), *args, **kw
+        ),
     )
 
 
@@ -171,9 +173,10 @@ def state_of_another_suffix(patch: pytest.MonkeyPatch) -> None:
             getattr(self.tokenizer, name) for name in ("bos_id", "suffix_id", "prefix_id")
         )
         found = yield from read(self, ids, *args, **options)
-        if list(ids[:2]) != [bos, suffix]:
+        whole = ids.tolist()
+        if whole[:2] != [bos, suffix]:
             return found
-        rest = ids[list(ids).index(prefix) :].tolist()
+        rest = whole[whole.index(prefix) :]
         return Checkpoint(ids, read_from_scratch(self.model, [bos, suffix, *rest]), found.hidden)
 
     patch.setattr(Decoder, "read", misread)
@@ -181,6 +184,34 @@ def state_of_another_suffix(patch: pytest.MonkeyPatch) -> None:
 
 def read_from_scratch(model: Mamba2, ids: list[int]) -> RecurrentState:
     return model.prefill(torch.tensor([ids]))[1]
+
+
+def line_of_another_suffix(patch: pytest.MonkeyPatch) -> None:
+    """What is kept after a line was read behind an empty suffix."""
+    read = Decoder.read
+
+    def misread(self, ids, *args, **options):  # type: ignore[no-untyped-def]
+        found = yield from read(self, ids, *args, **options)
+        whole, marks = ids.tolist(), (self.tokenizer.suffix_id, self.tokenizer.middle_id)
+        if marks[1] not in whole:
+            return found
+        first, last = map(whole.index, marks)
+        state = read_from_scratch(self.model, [*whole[: first + 1], *whole[last:]])
+        return Checkpoint(ids, state, found.hidden)
+
+    patch.setattr(Decoder, "read", misread)
+
+
+def states_above_lines_a_token_off(patch: pytest.MonkeyPatch) -> None:
+    """What all lines go on from is kept for one token too many."""
+    add = StateCache.add
+
+    def misadded(self, at, owner=None, **options):  # type: ignore[no-untyped-def]
+        if owner is not None and owner[1] == "trunk" and len(at.ids) > 1:
+            at = Checkpoint(at.ids[:-1], at.state, at.hidden)
+        return add(self, at, owner, **options)
+
+    patch.setattr(StateCache, "add", misadded)
 
 
 def epochs_that_never_end(patch: pytest.MonkeyPatch) -> None:
@@ -249,6 +280,8 @@ FAULTS = {
     one_token_less_on_trails: INEXACT,
     one_token_less_in_the_cache: INEXACT,
     state_of_another_suffix: INEXACT,
+    line_of_another_suffix: INEXACT,
+    states_above_lines_a_token_off: INEXACT,
     epochs_that_never_end: WRONG_IDS,
     closers_without_limit: WRONG_IDS,
     epochs_not_revived: WRONG_IDS,

@@ -152,7 +152,7 @@ def test_training_learns_resumes_and_exports(
     run = Run(corpus_dir, tokenizer, tmp_path, TINY, compiled=False)
     losses = [run.train_step(0.0) for _ in range(25)]
     assert np.mean(losses[-5:]) < losses[0] - 0.5
-    run.stage = Stage(step=20, seconds=3.0, peak=0.5)
+    run.stage = Stage(step=20, seconds=3.0, peak=0.5, python=0.8)
     point = run.note(train_loss=losses[-1])
     run.save()
 
