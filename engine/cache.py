@@ -122,22 +122,13 @@ class StateCache:
         entry = self._longest(ids)
         return 0 if entry is None else len(entry.ids)
 
-    def longest_prefix(
-        self,
-        ids: NDArray[np.int32],
-        owner: Hashable = None,
-        shared: tuple[int, Hashable] = (0, None),
-    ) -> Lease | None:
-        """Lease the checkpoint with the longest ids that `ids` starts with.
-
-        It is `owner`'s from now on; of no more ids than `shared` says it is that owner's.
-        """
+    def longest_prefix(self, ids: NDArray[np.int32], owner: Hashable = None) -> Lease | None:
+        """Lease the checkpoint with the longest ids that `ids` starts with."""
         entry = self._longest(ids)
         if entry is None:
             self.counts["misses"] += 1
             return None
-        n_shared, of_all = shared
-        self._use(entry, of_all if len(entry.ids) <= n_shared else owner)
+        self._use(entry, owner)
         tier = entry.tier
         if tier:
             self._promote(entry)
@@ -148,13 +139,8 @@ class StateCache:
         self.counts["misses"] += 1
         return None
 
-    def add(
-        self, checkpoint: Checkpoint, owner: Hashable = None, *, n_beside: int = MAX_OWNED
-    ) -> bool:
-        """Copy a checkpoint into the cache; False where there is no room, now or ever.
-
-        Of the owner's states of other texts, which this one does not go on from, `n_beside` stay.
-        """
+    def add(self, checkpoint: Checkpoint, owner: Hashable = None) -> bool:
+        """Copy a checkpoint into the cache; False where there is no room, now or ever."""
         known = self._find(checkpoint.ids)
         if known is not None:
             self._use(known, owner)
@@ -170,7 +156,7 @@ class StateCache:
         self._lengths[len(ids)] += 1
         self._owned.setdefault(owner, []).append(entry)
         self._use(entry, owner)
-        self._thin(entry, n_beside)
+        self._thin(entry)
         return True
 
     def checkpoints(self) -> Iterator[tuple[Checkpoint, Hashable]]:
@@ -223,11 +209,10 @@ class StateCache:
         if not owned:
             del self._owned[entry.owner]
 
-    def _thin(self, newest: Entry, n_beside: int) -> None:
+    def _thin(self, newest: Entry) -> None:
         """Keep the owner's checkpoints close together at the newest's end, ever sparser before it.
 
         For every d there stays one between d and 2d + 8 tokens back, and of n tokens O(log n).
-        Of those that the newest does not go on from, the `n_beside` last used stay.
         """
         owned = self._owned[newest.owner]
         n = len(newest.ids)
@@ -243,11 +228,6 @@ class StateCache:
                 self._drop(entry, "thinned")
             else:
                 kept = n - len(entry.ids)
-        beside = [entry for entry in owned if entry is not newest and entry not in chain]
-        beside.sort(key=lambda entry: entry.used)
-        for entry in beside[: max(len(beside) - n_beside, 0)]:
-            if not entry.n_leases:
-                self._drop(entry, "thinned")
         while len(owned) > MAX_OWNED:
             free = [entry for entry in owned if not entry.n_leases and entry is not newest]
             if not free:

@@ -160,12 +160,7 @@ class _Way:
         """Bring the state to the end of the prompt."""
         looked_up = partial(self.lap, "lookup")
         reading = self.decoder.read(
-            self.prompt.ids,
-            self.prompt.owner,
-            self.cost,
-            self.stack,
-            looked_up,
-            shared=(self.prompt.n_shared, self.prompt.shared_owner),
+            self.prompt.ids, self.prompt.owner, self.cost, self.stack, looked_up
         )
         self.checkpoint = yield from self._timed(reading, "prefill")
         if not len(self.prompt.tail):

@@ -6,15 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.fim import PromptOrder
 from engine.safetensors_header import CheckpointError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "keystate.json"
-_KEYS = ("languages", "min_confidence", "header", "order")
-_ORDERS = (PromptOrder.SUFFIX_FIRST, PromptOrder.PREFIX_FIRST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +20,12 @@ class Declaration:
 
     languages: LSP's identifiers of those it knows, None for any. min_confidence: the probability,
     0 to 1, that a suggestion nobody asked for must have to be worth showing. header: whether an
-    outline and definitions from other files, before the window, are worth their tokens. order:
-    what stands where in the prompts that it is best at.
+    outline and definitions from other files, before the window, are worth their tokens.
     """
 
     languages: frozenset[str] | None = None
     min_confidence: float = 0.0
     header: bool = True
-    order: PromptOrder = PromptOrder.SUFFIX_FIRST
 
     def knows(self, language_id: str) -> bool:
         """Tell whether the model was made for a language."""
@@ -51,14 +46,13 @@ def read_declaration(path: Path) -> Declaration:
         raise _wrong(file, "an object in JSON", str(error)) from error
     if not isinstance(declared, dict):
         raise _wrong(file, "an object in JSON", type(declared).__name__)
-    unknown = sorted(declared.keys() - set(_KEYS))
+    unknown = sorted(declared.keys() - {"languages", "min_confidence", "header"})
     if unknown:
-        raise _wrong(file, f"{', '.join(_KEYS)} alone", ", ".join(unknown))
+        raise _wrong(file, "languages, min_confidence and header alone", ", ".join(unknown))
     return Declaration(
         languages=_languages(file, declared.get("languages")),
         min_confidence=_probability(file, declared.get("min_confidence", 0.0)),
         header=_truth(file, declared.get("header", True)),
-        order=_order(file, declared.get("order", PromptOrder.SUFFIX_FIRST.value)),
     )
 
 
@@ -81,13 +75,6 @@ def _truth(file: Path, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _wrong(file, "header: true or false", repr(value))
     return value
-
-
-def _order(file: Path, value: Any) -> PromptOrder:
-    for order in _ORDERS:
-        if value == order.value:
-            return order
-    raise _wrong(file, f"order: {' or '.join(order.value for order in _ORDERS)}", repr(value))
 
 
 def _wrong(file: Path, expected: str, found: str) -> CheckpointError:

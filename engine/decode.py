@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from engine.cache import MAX_OWNED, SPACING_TOKENS, Checkpoint, StateCache
+from engine.cache import SPACING_TOKENS, Checkpoint, StateCache
 from engine.covering import Covering
 from engine.draft import Draft
 from engine.run import Run, between
@@ -46,8 +46,6 @@ MAX_LOGGED_TOKENS = MAX_PASS_TOKENS + SPACING_TOKENS
 # States that one pass may give besides the last: each is as large as the last.
 MAX_PLACES_BYTES = 2**30
 MAX_TRAILS = 64
-# States of other lines that are kept of an owner whose prompts share what stands above.
-MAX_LINES = 4
 # Copied text is read ahead once its first token has that probability and so long a match.
 MIN_DRAFT_PROBABILITY, MIN_DRAFT_MATCH_BYTES = 0.5, 6
 
@@ -68,8 +66,7 @@ class Work:
 class Decoder:
     """The model with its vocabulary and its kept states. Used by the engine's thread alone.
 
-    An `owner` is whose prompts grow out of each other: those of an epoch, of a line and what
-    follows it, or of a document's trunk, which all its lines share.
+    An `owner` is whose prompts grow out of each other: one epoch, or one trunk, of a document.
     """
 
     def __init__(
@@ -127,20 +124,16 @@ class Decoder:
         work: Work,
         stack: ExitStack,
         on_found: Callable[[], None] = lambda: None,
-        *,
-        shared: tuple[int, Hashable] = (0, None),
     ) -> Generator[None, None, Checkpoint]:
         """Bring the model to the end of `ids` from the deepest state kept; give that state.
 
         Yields after every pass. A prompt that is kept whole costs none. The state given may be a
         view into the cache: it is valid until `stack` is closed. `on_found` is called once the
-        deepest state is found, before the first pass. `shared` says how many of the first ids
-        other prompts have, too, and whose their states are: one is kept where they end.
+        deepest state is found, before the first pass.
         """
-        n_shared, of_all = shared
-        found, leased, work.source = self._deepest(ids, owner, stack, shared)
+        found, leased, work.source = self._deepest(ids, owner, stack)
         on_found()
-        passes = self.passes(len(found.ids), len(ids), n_shared)
+        passes = self.passes(len(found.ids), len(ids))
         while len(found.ids) < len(ids):
             start, places = len(found.ids), next(passes)
             reached = self._read_on(found, ids, places, owner, leased=leased)
@@ -150,35 +143,32 @@ class Decoder:
             # Nothing reads what the pass began from any more: its room may be needed.
             stack.close()
             for checkpoint in reached:
-                if len(checkpoint.ids) <= n_shared:
-                    self.cache.add(checkpoint, of_all)
-                else:
-                    # Nothing goes on from the ends of lines that others have followed.
-                    n_beside = MAX_LINES if n_shared else MAX_OWNED
-                    self.cache.add(checkpoint, owner, n_beside=n_beside)
+                self.cache.add(checkpoint, owner)
             leased = False
             yield
             if self.n_missing(ids, owner) < len(ids) - end:
                 # Another request of the same owner has read on meanwhile.
-                deeper, deeper_leased, _ = self._deepest(ids, owner, stack, shared)
+                deeper, deeper_leased, _ = self._deepest(ids, owner, stack)
                 if len(deeper.ids) > end:
                     found, leased = deeper, deeper_leased
-                    passes = self.passes(len(found.ids), len(ids), n_shared)
+                    passes = self.passes(len(found.ids), len(ids))
         return found
 
-    def passes(self, start: int, end: int, n_shared: int = 0) -> Iterator[list[int]]:
+    def passes(self, start: int, end: int) -> Iterator[list[int]]:
         """Yield the places of each pass over tokens start to end; the last one is where it stops.
 
         A place is where a checkpoint is left: at the end of each pass, and where it will be wanted
-        for going back: at `n_shared`, and closer together towards there and towards the end (a
-        short run needs none of these: its log does for that).
+        for going back, closer together towards the end (a short run needs none: its log does for
+        that).
         """
-        wanted, shared = [n_shared], max(n_shared, start)
-        if end - start > MAX_PASS_TOKENS:
-            wanted = [*_places_back(start, shared), *_places_back(shared, end)]
+        wanted = []
+        distance = 0
+        while end - start > MAX_PASS_TOKENS and start < end - distance:
+            wanted.append(end - distance)
+            distance = 2 * distance + SPACING_TOKENS
         while start < end:
             limit = min(start + max(self.chunk_tokens, MAX_PASS_TOKENS), end)
-            places = [place for place in wanted if start < place < limit]
+            places = [place for place in reversed(wanted) if start < place < limit]
             places = [*places, limit][: self.max_places]
             yield places
             start = places[-1]
@@ -382,17 +372,13 @@ class Decoder:
         return reached
 
     def _deepest(
-        self,
-        ids: NDArray[np.int32],
-        owner: Hashable,
-        stack: ExitStack,
-        shared: tuple[int, Hashable],
+        self, ids: NDArray[np.int32], owner: Hashable, stack: ExitStack
     ) -> tuple[Checkpoint, bool, str]:
         """Give the deepest state kept on the way to `ids`, whether it is leased, and its source."""
         trail = self.trails.get(owner)
         n_walked = 0 if trail is None else trail.common(ids)
         if not n_walked or (n_walked < len(ids) and self.cache.known(ids) > n_walked):
-            lease = self.cache.longest_prefix(ids, owner, shared)
+            lease = self.cache.longest_prefix(ids, owner)
             if lease is not None:
                 return stack.enter_context(lease), True, f"tier{lease.tier}"
         if trail is not None and n_walked:
@@ -404,7 +390,7 @@ class Decoder:
                 self.n_trail_hits += 1
                 return found, False, "trail"
             del self.trails[owner]
-            return self._deepest(ids, owner, stack, shared)
+            return self._deepest(ids, owner, stack)
         hidden = torch.empty(0, device=self.model.device)
         return Checkpoint(np.empty(0, np.int32), self.model.initial_state(), hidden), False, "none"
 
@@ -452,15 +438,6 @@ class Decoder:
             # The cache may give the slot away; the trail must not notice.
             state = RecurrentState(state.conv_state.clone(), state.ssm_state.clone())
         return Trail(Checkpoint(at.ids.copy(), state, at.hidden), self.model.A)
-
-
-def _places_back(start: int, end: int) -> list[int]:
-    """Give places from start to end, closer together towards the end, which is one of them."""
-    places, distance = [], 0
-    while start < end - distance:
-        places.append(end - distance)
-        distance = 2 * distance + SPACING_TOKENS
-    return places[::-1]
 
 
 def _worth_reading(

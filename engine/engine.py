@@ -329,8 +329,8 @@ class Engine:
             trail_budget_bytes=trail_bytes,
             copy_weights=self.copy_weights,
         )
-        self.prompts = Prompts(self.fim, self.epochs, self.decoder, self.declaration.order)
-        self._completer = Completer(self.decoder, self.prompts, self._clock)
+        prompts = Prompts(self.fim, self.epochs, self.decoder)
+        self._completer = Completer(self.decoder, prompts, self._clock)
 
     def _add_build(self, request: CompletionRequest, key: str) -> None:
         """Queue the reading of a request's exact prompt. To be called under the condition."""
@@ -440,4 +440,6 @@ def _wants_build(ticket: Ticket, completion: Completion) -> bool:
     """Tell whether a request was answered without its epoch's prompt having been read."""
     if ticket.is_build:
         return False
-    return completion.is_makeshift or (completion.stop == "deadline" and not completion.token_ids)
+    return completion.kind != "epoch" or (
+        completion.stop == "deadline" and not completion.token_ids
+    )

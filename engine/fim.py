@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from engine.growing_ids import GrowingIds
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from engine.tokenizer import Tokenizer
@@ -66,7 +65,7 @@ class FimFormat:
 
     def head(self, order: PromptOrder, suffix: str) -> list[int]:
         """Ids before the prefix text; ValueError for an order the family was not trained in."""
-        self.check_order(order)
+        self._check_order(order)
         tokenizer = self.tokenizer
         if order is PromptOrder.SUFFIX_FIRST:
             return [
@@ -83,7 +82,7 @@ class FimFormat:
 
     def tail(self, order: PromptOrder, suffix: str) -> list[int]:
         """Ids after the prefix text; ValueError for an order the family was not trained in."""
-        self.check_order(order)
+        self._check_order(order)
         if order is not PromptOrder.PREFIX_FIRST or self.middle_id is None:
             return []
         return [self.tokenizer.suffix_id, *self.tokenizer.encode(suffix), self.middle_id]
@@ -99,38 +98,28 @@ class FimFormat:
             return []
         return self.tail(PromptOrder.PREFIX_FIRST, suffix)
 
-    def text_ids(self, text: str) -> NDArray[np.int32]:
-        """Ids of whole lines that open a prompt; only lines not seen lately are tokenized."""
-        return self._growing.encode(text)
-
-    def split(self, text: str, *, opens: bool = True) -> PrefixSplit:
+    def split(self, text: str) -> PrefixSplit:
         """Cut prefix text into committed ids and held-back bytes.
 
-        `opens` says that the text opens a prompt; else it is a line that stands behind a control
-        piece. The cut is at the last boundary, where no continuation can change a committed token.
-        If that leaves more than 16 tokens behind it, the last 16 are held: then a continuation may
+        The cut is at the last boundary, where no continuation can change a committed token. If
+        that leaves more than 16 tokens behind it, the last 16 are held: then a continuation may
         still change committed tokens, and the ids of the longer text say so.
         """
         # A tail that must have more tokens than that: no boundary before it is of use.
         tail = text[-(MAX_HELD_TOKENS * self.tokenizer.max_piece_chars + 1) :]
         start = len(text) - len(tail) + self.tokenizer.last_boundary(tail)
         rest = text[start:]
-        opens_rest = opens and not start
-        n_held = len(self.prefix_ids(rest) if opens_rest else self.tokenizer.encode(rest))
-        encode = self._growing.encode if opens else self._line_ids
+        n_held = len(self.tokenizer.encode(rest) if start else self.prefix_ids(rest))
         if n_held <= MAX_HELD_TOKENS:
-            dummy = " " if self.tokenizer.dummy_prefix and opens_rest else ""
-            held = self.tokenizer.held_bytes(dummy + rest)
-            return PrefixSplit(ids=encode(text[:start]), held=held)
-        ids = encode(text)
+            dummy = " " if self.tokenizer.dummy_prefix and not start else ""
+            return PrefixSplit(
+                ids=self._growing.encode(text[:start]), held=self.tokenizer.held_bytes(dummy + rest)
+            )
+        ids = self._growing.encode(text)
         held = b"".join(map(self.tokenizer.piece_bytes, ids[-MAX_HELD_TOKENS:].tolist()))
         return PrefixSplit(ids=ids[:-MAX_HELD_TOKENS], held=held)
 
-    def _line_ids(self, text: str) -> NDArray[np.int32]:
-        return np.array(self.tokenizer.encode_part(text), dtype=np.int32)
-
-    def check_order(self, order: PromptOrder) -> None:
-        """Raise ValueError for an order the family was not trained in."""
+    def _check_order(self, order: PromptOrder) -> None:
         if order is PromptOrder.PREFIX_FIRST and self.middle_id is None:
             raise ValueError(f"{self.name} knows no {order.value} prompts: use suffix-first")
 

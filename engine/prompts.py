@@ -1,4 +1,4 @@
-"""Which prompt a request is answered from: the line's, or the epoch's, or what stands in for it."""
+"""Which prompt a request is answered from: the exact epoch, or what is at hand until then."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.decode import Decoder
-    from engine.epochs import Epoch, Epochs
+    from engine.epochs import Epochs
     from engine.fim import FimFormat
     from engine.request import CompletionRequest
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 READY_TOKENS = 64
 # Prompts' beginnings that are remembered.
 MAX_HEADS = 32
-# The text after the cursor that a bridge lays on the trunk, and that stands before a line.
+# The text after the cursor that a bridge lays on the trunk.
 BRIDGE_SUFFIX_CHARS = 160
 
 
@@ -38,10 +38,6 @@ class Prompt:
     ids: NDArray[np.int32]
     tail: NDArray[np.int32]
     held: bytes
-    # How many of the ids the prompts of other lines go on from, where that is less than all of
-    # them, and whose their states are.
-    n_shared: int = 0
-    shared_owner: Hashable = None
 
     @property
     def whole(self) -> NDArray[np.int32]:
@@ -52,43 +48,23 @@ class Prompt:
 class Prompts:
     """Builds prompts, and chooses among them by what the decoder has at hand."""
 
-    def __init__(
-        self,
-        fim: FimFormat,
-        epochs: Epochs,
-        decoder: Decoder,
-        order: PromptOrder = PromptOrder.SUFFIX_FIRST,
-    ) -> None:
-        """Hold what prompts are made from; `order` is what the model is best at.
-
-        Raises ValueError for an order the family was not trained in.
-        """
-        fim.check_order(order)
-        self.fim, self.epochs, self.decoder, self.order = fim, epochs, decoder, order
+    def __init__(self, fim: FimFormat, epochs: Epochs, decoder: Decoder) -> None:
+        """Hold what prompts are made from."""
+        self.fim, self.epochs, self.decoder = fim, epochs, decoder
         # The same at every keystroke of an epoch.
         self._head = lru_cache(MAX_HEADS)(
             lambda suffix: _ids(fim.head(PromptOrder.SUFFIX_FIRST, suffix))
         )
-        self._tail = lru_cache(MAX_HEADS)(
-            lambda near: _ids(fim.tail(PromptOrder.PREFIX_FIRST, near))
-        )
-
-    @property
-    def exact_kind(self) -> str:
-        """The kind of prompt that explicit requests are answered from."""
-        return "line" if self.order is PromptOrder.PREFIX_FIRST else "epoch"
 
     def choose(self, request: CompletionRequest, *, exact: bool) -> Prompt:
         """Give the prompt to answer a request from.
 
-        The line's, where the model is best at the prefix-first order. Else the epoch's, when
-        `exact` is asked for or little of it is missing. Else the trunk's, if it costs less than
-        half of that now; with a bridge to the suffix, where the model knows that order.
+        The epoch's, when `exact` is asked for or little of it is missing. Else the trunk's, if it
+        costs less than half of that now; with a bridge to the suffix, where the model knows that
+        order.
         """
-        epoch = self.epochs.at(request.document, header=request.header, after_cursor=request.suffix)
-        if self.order is PromptOrder.PREFIX_FIRST:
-            return self._of_line(request, epoch)
         split = self.fim.split(request.header + request.prefix)
+        epoch = self.epochs.at(request.document, header=request.header, after_cursor=request.suffix)
         head = self._head(epoch.suffix)
         owner = (request.document, epoch)
         epoch_prompt = Prompt(
@@ -112,37 +88,6 @@ class Prompts:
         )
         n_trunk = self.decoder.n_missing(trunk_prompt.ids, trunk_prompt.owner) + len(tail)
         return trunk_prompt if 2 * n_trunk < n_missing else epoch_prompt
-
-    def _of_line(self, request: CompletionRequest, epoch: Epoch) -> Prompt:
-        """Give the prompt in which what follows the cursor stands right before its line.
-
-        Typing in the line grows its end. The next line's goes on from what stands above the line,
-        as does that of any other suffix: no more than a line and a short suffix is read for it.
-        """
-        text = request.header + request.prefix
-        start = text.rfind("\n") + 1
-        above = _ids(self.fim.trunk_head(), self.fim.text_ids(text[:start]))
-        line = self.fim.split(text[start:], opens=False)
-        near = bridge_suffix(below_line(request.suffix, epoch))
-        return Prompt(
-            kind="line",
-            owner=(request.document, request.header, near),
-            ids=_ids(above, self._tail(near), line.ids),
-            tail=_ids(),
-            held=line.held,
-            n_shared=len(above),
-            shared_owner=(request.document, "trunk"),
-        )
-
-
-def below_line(after_cursor: str, epoch: Epoch) -> str:
-    """Give the text after the cursor without the closers that were typed in its line.
-
-    What was typed below it is what is there.
-    """
-    typed = after_cursor[: len(after_cursor) - len(epoch.suffix)]
-    line, line_break, _ = typed.partition("\n")
-    return after_cursor[len(line) :] if line_break else epoch.suffix
 
 
 def bridge_suffix(after_cursor: str) -> str:

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 # Why an answer ended. The last three say that no text was computed to its end.
 STOPS = ("line", "block", "eos", "limit", "deadline", "cancel", "superseded", "error")
 
-# Kinds of prompts that stand in for another until that has been read.
-MAKESHIFTS = ("trunk", "bridge")
-
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest:
@@ -105,11 +102,6 @@ class Completion:
     source: str = "none"
     timings_ms: dict[str, float] = field(default_factory=dict)
     logits: Tensor | None = None
-
-    @property
-    def is_makeshift(self) -> bool:
-        """Whether it was answered from a prompt that stands in for one still to be read."""
-        return self.kind in MAKESHIFTS
 
     @property
     def n_prompt(self) -> int:

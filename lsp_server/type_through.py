@@ -25,8 +25,8 @@ class Kept:
     """Texts that fit at one place, and the line that they fit into."""
 
     texts: tuple[str, ...]
-    is_makeshift: bool
-    """Whether they stand in for those from a prompt that was still to be read."""
+    kind: str
+    """The kind of prompt that they came from: "epoch", "trunk" or "bridge"."""
     tag: object
     """The caller's."""
     before: str
@@ -91,7 +91,7 @@ class TypeThrough:
         start: int,
         end: int,
         texts: tuple[str, ...],
-        is_makeshift: bool,
+        kind: str,
         tag: object = None,
     ) -> None:
         """Keep texts that fit in place of what is in [start, end), on a line of the document."""
@@ -101,7 +101,7 @@ class TypeThrough:
         kept = self._kept.setdefault(document, [])
         new = Kept(
             texts=texts,
-            is_makeshift=is_makeshift,
+            kind=kind,
             tag=tag,
             before=content[: start - line_start],
             after=content[end - line_start :],

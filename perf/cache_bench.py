@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from engine.cache import MAX_OWNED, Checkpoint, StateCache
+from engine.cache import Checkpoint, StateCache
 from engine.checkpoint import load_model, resolve_model
 from engine.engine import Engine
 from engine.tokenizer import Tokenizer
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 class AppendOnlyCache(StateCache):
     """A prefix cache that keeps the end of each prompt and nothing before it."""
 
-    def add(
-        self, checkpoint: Checkpoint, owner: Hashable = None, *, n_beside: int = MAX_OWNED
-    ) -> bool:
+    def add(self, checkpoint: Checkpoint, owner: Hashable = None) -> bool:
         """Keep a checkpoint in place of the owner's others."""
-        added = super().add(checkpoint, owner, n_beside=n_beside)
+        added = super().add(checkpoint, owner)
         for entry in list(self._owned.get(owner, ())):
             if len(entry.ids) != len(checkpoint.ids) and not entry.n_leases:
                 self._drop(entry, "replaced")

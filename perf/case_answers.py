@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from perf.open_files import OpenFiles
     from perf.trace_format import Trace
 
-PROMPT_KINDS = ("line", "epoch", "bridge", "trunk")
+PROMPT_KINDS = ("epoch", "bridge", "trunk")
 # What can be left out: "project" is what files that are not open say, "distant-text" is all that
 # lies outside the windows and may be copied from, "copying" is all copying, from the windows too.
 SOURCES = ("outline", "snippets", "project", "distant-text", "copying")
@@ -40,8 +40,8 @@ CHUNK_TOKENS = 128
 class Way:
     """How cases are asked for."""
 
-    prompt_kind: str | None = None
-    """What all answers are computed from: one of `PROMPT_KINDS`; None is the model's exact one."""
+    prompt_kind: str = "epoch"
+    """What all answers are computed from: one of `PROMPT_KINDS`."""
     explicit: bool = True
     """False: as an editor asks by itself, so that what keeps such suggestions back does so."""
     deadline_ms: float | None = None
@@ -93,31 +93,25 @@ async def suggestions_at(
         yield case, document, suggestion
 
 
-def answer_from(suggester: Suggester, prompt_kind: str | None) -> None:
+def answer_from(suggester: Suggester, prompt_kind: str) -> None:
     """Have all answers computed from one kind of prompt, whatever states are at hand.
 
-    None is what the model's explicit requests are answered from.
     Raises ValueError for a kind that there is not, or that the model was not trained in.
     """
     # Imports torch.
-    from engine.fim import PromptOrder
     from engine.prompts import Prompts
 
-    if prompt_kind not in (None, *PROMPT_KINDS):
+    if prompt_kind not in PROMPT_KINDS:
         raise ValueError(f"prompt kind is {prompt_kind!r}, expected {', '.join(PROMPT_KINDS)}")
-    prompts = suggester.engine.prompts
-    if prompt_kind in ("bridge", "line") and not prompts.fim.bridge("x"):
-        known = "expected epoch or trunk"
-        raise ValueError(f"{suggester.name} knows no {prompt_kind} prompts, {known}")
-    order = {None: prompts.order, "line": PromptOrder.PREFIX_FIRST}.get(
-        prompt_kind, PromptOrder.SUFFIX_FIRST
-    )
-    chooser = Prompts(prompts.fim, prompts.epochs, cast("Decoder", _TrunkAtHand()), order)
+    prompts = suggester.engine._completer.prompts
+    if prompt_kind == "bridge" and not prompts.fim.bridge("x"):
+        raise ValueError(f"{suggester.name} knows no bridge prompts, expected epoch or trunk")
+    chooser = Prompts(prompts.fim, prompts.epochs, cast("Decoder", _TrunkAtHand()))
 
     def choose(request: CompletionRequest, *, exact: bool) -> Prompt:
         # There is nothing to bridge to where nothing stands after the cursor.
         asked = replace(request, suffix="") if prompt_kind == "trunk" else request
-        return chooser.choose(asked, exact=prompt_kind not in ("bridge", "trunk"))
+        return chooser.choose(asked, exact=prompt_kind == "epoch")
 
     prompts.choose = choose  # type: ignore[method-assign]
 

@@ -86,9 +86,9 @@ def _options(context: click.Context, option: click.Parameter, value: str) -> dic
 @click.option(
     "--prompt-kind",
     type=click.Choice(PROMPT_KINDS),
-    help="Answer from prompts with the suffix's first lines before the cursor's line, with the"
-    " whole suffix window first, with its first lines last, or with none of it; else from what"
-    " the model is best at.",
+    default="epoch",
+    show_default=True,
+    help="Answer from the prompt with the whole suffix window, its first lines, or none of it.",
 )
 @click.option(
     "--automatic",
@@ -133,7 +133,7 @@ def command(
     report: Path | None,
     limit: int | None,
     deadline_ms: float | None,
-    prompt_kind: str | None,
+    prompt_kind: str,
     automatic: bool,
     workspace: Path | None,
     without: tuple[str, ...],
@@ -175,7 +175,7 @@ def command(
             "date": date.today().isoformat(),
             "cases": cases_path.name,
             **_machine(suggester),
-            "prompt_kind": prompt_kind or suggester.engine.prompts.exact_kind,
+            "prompt_kind": prompt_kind,
             "automatic": automatic,
             "deadline_ms": deadline_ms,
             "workspace": None if workspace is None else workspace.name,

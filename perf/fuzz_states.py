@@ -30,7 +30,7 @@ from rich.progress import Progress
 
 from perf.editing_machine import machine
 from perf.machine import processor
-from perf.tiny_world import memory_of, prefix_first, suffix_and_prefix_first, suffix_first
+from perf.tiny_world import memory_of, suffix_and_prefix_first, suffix_first
 from perf.watched_engine import BUDGETS, Tally
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ SETTINGS = settings(
 )
 
 
-def all_worlds() -> tuple[World, ...]:
+def both_worlds() -> tuple[World, ...]:
     """Make a world of each family; they need no files afterwards."""
     worlds = []
-    for make in (suffix_and_prefix_first, suffix_first, prefix_first):
+    for make in (suffix_and_prefix_first, suffix_first):
         with tempfile.TemporaryDirectory() as folder:
             worlds.append(make(Path(folder)))
     return tuple(worlds)
@@ -101,7 +101,7 @@ def main(steps: int, first_seed: int, out: Path, compiled: bool) -> None:
     """Edit at random and check every answer."""
     torch.set_num_threads(1)
     os.nice(10)
-    worlds = all_worlds()
+    worlds = both_worlds()
     for world in worlds:
         if memory_of(world.model, MEMORY_TOKENS) < MIN_MEMORY:
             raise click.ClickException(f"{world.name} forgets: a lost state would go unseen")

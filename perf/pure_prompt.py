@@ -78,12 +78,6 @@ class PurePrompts:
         bos = processor.bos_id()
         first, last, middle = map(processor.piece_to_id, ("[SUFFIX]", "[PREFIX]", "[MIDDLE]"))
         knows_middle = processor.is_control(middle)
-        if kind == "line" and knows_middle:
-            above, line_break, line = before_cursor.rpartition("\n")
-            begun, held = self.split(line)
-            read = [*processor.encode(normal(above + line_break)), first]
-            near = self._inside(bridged(below(after_cursor, frozen)))
-            return (bos, *read, *near, middle, *begun), held
         committed, held = self.split(before_cursor)
         if kind == "epoch":
             return (bos, first, *self._inside(frozen), last, *committed), held
@@ -126,12 +120,6 @@ class PurePrompts:
             return len(text)
         inside = (k for k in range(len(text) - 1, 0, -1) if text[k - 1 : k + 1] not in self._pairs)
         return next(inside, 0)
-
-
-def below(after_cursor: str, frozen: str) -> str:
-    """Give what follows a line: without the closers that an editor has put into it."""
-    extra = after_cursor.removesuffix(frozen)
-    return after_cursor[extra.index("\n") :] if "\n" in extra else frozen
 
 
 def bridged(after_cursor: str) -> str:

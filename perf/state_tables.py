@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-PROMPT_KINDS = ("line", "epoch", "bridge", "trunk")
+PROMPT_KINDS = ("epoch", "bridge", "trunk")
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -176,19 +176,13 @@ def _explicit(caches: dict[str, Any]) -> list[str]:
                 f"{figures['tokens']['prompt']:,}",
                 f"{figures['tokens']['recomputed']:,}",
                 *(f"{figures['by_kind'][kind]['n_recomputed']['mean']:.1f}" for kind in kinds),
-                f"{_exact(figures)['n_passes']['mean']:.1f}",
-                f"{_exact(figures)['engine_ms']['p50']:.1f}",
-                f"{_exact(figures)['engine_ms']['p95']:.1f}",
+                f"{figures['by_prompt_kind']['epoch']['n_passes']['mean']:.1f}",
+                f"{figures['by_prompt_kind']['epoch']['engine_ms']['p50']:.1f}",
+                f"{figures['by_prompt_kind']['epoch']['engine_ms']['p95']:.1f}",
             )
             for name, figures in caches.items()
         ),
     )
-
-
-def _exact(figures: dict[str, Any]) -> dict[str, Any]:
-    """Give the figures of what explicit requests are answered from."""
-    found: dict[str, dict[str, Any]] = figures["by_prompt_kind"]
-    return found.get("line") or found["epoch"]
 
 
 def _automatic(caches: dict[str, Any]) -> list[str]:

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from engine.config import Mamba2Config
-from engine.fim import PromptOrder
 from engine.mamba2 import Mamba2
 from engine.tokenizer import Tokenizer
 from engine.tokenizer_training import CONTROL_PIECES, learnable_lines, train_tokenizer
@@ -46,35 +45,20 @@ class World:
     tokenizer: Tokenizer = field(repr=False)
     # The tokenizer's own vocabulary, for tokenizing whole texts at once.
     processor: sentencepiece.SentencePieceProcessor = field(repr=False)
-    order: PromptOrder = PromptOrder.SUFFIX_FIRST
 
     @classmethod
-    def of_directory(
-        cls,
-        name: str,
-        directory: Path,
-        model: Mamba2,
-        order: PromptOrder = PromptOrder.SUFFIX_FIRST,
-    ) -> World:
-        """Join a model that is best at an order and the `tokenizer.model` of a folder."""
+    def of_directory(cls, name: str, directory: Path, model: Mamba2) -> World:
+        """Join a model and the `tokenizer.model` of a folder."""
         processor = sentencepiece.SentencePieceProcessor(
             model_file=str(directory / "tokenizer.model")
         )
-        tokenizer = Tokenizer.load(directory)
-        return cls(name=name, model=model, tokenizer=tokenizer, processor=processor, order=order)
+        return cls(name=name, model=model, tokenizer=Tokenizer.load(directory), processor=processor)
 
 
 def suffix_and_prefix_first(directory: Path) -> World:
-    """A family that knows both orders of a prompt."""
+    """A family that knows both orders of a prompt, as the embedded model does."""
     train_tiny_tokenizer(directory)
     return World.of_directory("both orders", directory, long_memory_model(directory))
-
-
-def prefix_first(directory: Path) -> World:
-    """A family that is best at the prefix-first order, as the embedded model is."""
-    train_tiny_tokenizer(directory)
-    model = long_memory_model(directory, seed=2)
-    return World.of_directory("prefix first", directory, model, PromptOrder.PREFIX_FIRST)
 
 
 def suffix_first(directory: Path) -> World:

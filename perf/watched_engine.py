@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.budget import CPU_BYTES
-from engine.declaration import Declaration
 from engine.engine import TRAIL_SHARE, Engine
 from perf.pure_prompt import EpochLedger, PurePrompts
 
@@ -127,9 +126,7 @@ class WatchedEngine:
             clock=lambda: self._now_s,
             budget_bytes=budgets[0],
             host_budget_bytes=budgets[1],
-            declaration=Declaration(order=world.order),
         )
-        self._exact = self.engine.prompts.exact_kind
         assert budget.n_slots in (None, self.engine.cache.tiers[0].n_slots)
         self.engine.decoder.chunk_tokens = CHUNK_TOKENS
         self._pure = PurePrompts(world.processor)
@@ -179,7 +176,7 @@ class WatchedEngine:
             self.run(MAX_STEPS, ms_per_step)
         completion = self.finish(self.submit(replace(request)), ms_per_step)
         if self.budget.n_slots != 0:
-            assert completion.kind == self._exact, f"{completion.kind} once all work was done"
+            assert completion.kind == "epoch", f"{completion.kind} once all work was done"
             self.tally.n_settled += 1
         return completion
 
@@ -211,7 +208,7 @@ class WatchedEngine:
 
     def _listen(self) -> None:
         """Note when work begins: a document's epochs are told apart in that order."""
-        prompts = self.engine.prompts
+        prompts = self.engine._completer.prompts
         choose = prompts.choose
 
         def listened(request: CompletionRequest, *, exact: bool) -> Prompt:
@@ -247,7 +244,7 @@ class WatchedEngine:
             frozen=frozen,
         )
         assert completion.prompt_ids == ids, f"not the {completion.kind} prompt of this text"
-        assert completion.kind == self._exact or not (request.explicit or request.raw)
+        assert completion.kind == "epoch" or not (request.explicit or request.raw)
         assert completion.stop != "deadline" or request.deadline_ms is not None
         assert completion.n_generated <= request.max_tokens
         tally.kinds[completion.kind] += 1

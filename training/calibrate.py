@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -19,11 +19,7 @@ from rich.progress import track
 
 from engine.checkpoint import load_model
 from engine.copying import FEATURES, Copier, CopyWeights
-from engine.declaration import read_declaration
-from engine.epochs import Epochs
 from engine.fim import PromptOrder, fim_format
-from engine.prompts import Prompts
-from engine.request import CompletionRequest
 from engine.text_index import TextIndex
 from engine.tokenizer import Tokenizer
 from engine.vocabulary_trie import VocabularyTrie
@@ -37,7 +33,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from engine.decode import Decoder
     from engine.mamba2 import Mamba2
 
 # The windows that the server cuts for the embedded model.
@@ -126,16 +121,10 @@ class _Projects:
 class Reader:
     """A model that reads holes with what truly stood in them."""
 
-    def __init__(
-        self,
-        model: Mamba2,
-        tokenizer: Tokenizer,
-        order: PromptOrder = PromptOrder.SUFFIX_FIRST,
-    ) -> None:
-        """Index the vocabulary; `order` is what the model is best at."""
+    def __init__(self, model: Mamba2, tokenizer: Tokenizer) -> None:
+        """Index the vocabulary."""
         self.model, self.tokenizer = model, tokenizer
-        self.fim, self.order = fim_format(tokenizer), order
-        self.trie = VocabularyTrie(tokenizer.pieces)
+        self.fim, self.trie = fim_format(tokenizer), VocabularyTrie(tokenizer.pieces)
         self._text_ids = torch.tensor([i for i, piece in enumerate(tokenizer.pieces) if piece])
 
     def steps(self, hole: Hole) -> Iterator[Step]:
@@ -145,13 +134,11 @@ class Reader:
             window = window[window.find("\n") + 1 :]
         near, far = hole.after[:SUFFIX_CHARS], hole.after[SUFFIX_CHARS:]
         above = hole.before[: len(hole.before) - len(window)]
-        request = CompletionRequest(document="", header=hole.header, prefix=window, suffix=near)
-        # An exact prompt is a matter of the text alone.
-        prompts = Prompts(self.fim, Epochs(), cast("Decoder", None), self.order)
-        prompt = prompts.choose(request, exact=True)
-        held = prompt.held
+        split = self.fim.split(hole.header + window)
+        held = split.held
+        head = self.fim.head(PromptOrder.SUFFIX_FIRST, near)
         true = self.tokenizer.encode(held.decode("utf-8", errors="ignore") + hole.text)
-        hidden, _ = self.model.prefill(torch.tensor([[*prompt.whole.tolist(), *true[:-1]]]))
+        hidden, _ = self.model.prefill(torch.tensor([[*head, *split.ids.tolist(), *true[:-1]]]))
         rows = self.model.logits(hidden[0, -len(true) :])
         others = (near, above[-(2**14) :], far, *hole.passages)
         copier = Copier(self.tokenizer, hole.header + window, others, below=near)
@@ -239,7 +226,7 @@ def main(corpus: Path, model: Path, n: int, seed: int, threads: int) -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     weights = load_model(model, device="cpu", dtype=torch.float32)
-    reader = Reader(weights, Tokenizer.load(model), read_declaration(model).order)
+    reader = Reader(weights, Tokenizer.load(model))
     steps = {}
     with torch.inference_mode():
         for language, heldout in load_languages(corpus, "heldout").items():

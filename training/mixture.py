@@ -14,12 +14,6 @@ if TYPE_CHECKING:
 SHARES = {"python": 0.6, "javascript": 0.075, "typescript": 0.075, "go": 0.125, "rust": 0.125}
 
 
-def shares_with(python: float) -> dict[str, float]:
-    """Give shares with another one for Python (0 to 1); the rest is divided as in `SHARES`."""
-    rest = (1 - python) / (1 - SHARES["python"])
-    return {name: share * rest for name, share in SHARES.items()} | {"python": python}
-
-
 @dataclass
 class Mixture:
     """Draws from the languages' samplers so that tokens come in the proportions of `shares`.

@@ -12,26 +12,21 @@ from torch import Tensor
 ROWS = 1024
 
 
-def loss_and_gradient(logits: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the sum of the rows' cross entropies times `shares`, and its gradient.
-
-    The gradient is in the logits' dtype.
-    """
+def loss_and_gradient(logits: Tensor, targets: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Give the rows' summed cross entropy, and the gradient of 1/n of it, in the logits' dtype."""
     values = logits.float()
     log_sum = torch.logsumexp(values, dim=-1)
     chosen = values.gather(1, targets[:, None])[:, 0]
     hot = torch.arange(values.shape[1], device=values.device) == targets[:, None]
-    gradient = (torch.exp(values - log_sum[:, None]) - hot.float()) * shares[:, None]
-    return ((log_sum - chosen) * shares).sum(), gradient.to(logits.dtype)
+    gradient = (torch.exp(values - log_sum[:, None]) - hot.float()) / n
+    return (log_sum - chosen).sum(), gradient.to(logits.dtype)
 
 
 class NextTokenLoss(torch.autograd.Function):
-    """Weighted mean cross entropy of rows of logits that are never all in memory."""
+    """Mean cross entropy of rows of logits that are never all in memory."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, shares: Tensor, part: Any
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, part: Any) -> Tensor:
         """Compute the loss, and the gradients while the logits are at hand."""
         n = hidden.shape[0]
         weight = head.to(hidden.dtype)
@@ -40,45 +35,34 @@ class NextTokenLoss(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         for start in range(0, n, ROWS):
             rows = hidden[start : start + ROWS]
-            loss, gradient = part(
-                rows @ weight.t(),
-                targets[start : start + ROWS],
-                shares[start : start + ROWS],
-            )
+            loss, gradient = part(rows @ weight.t(), targets[start : start + ROWS], n)
             total = total + loss
             of_hidden[start : start + ROWS] = gradient @ weight
             of_head += gradient.t() @ rows
         ctx.save_for_backward(of_hidden, of_head.to(head.dtype))
-        return total
+        return total / n
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what forward computed."""
         of_hidden, of_head = ctx.saved_tensors
-        return of_hidden * gradients[0], of_head * gradients[0], None, None, None
+        return of_hidden * gradients[0], of_head * gradients[0], None, None
 
 
 def next_token_loss(
-    hidden: Tensor,
-    head: Tensor,
-    targets: Tensor,
-    *,
-    weights: Tensor | None = None,
-    compiled: bool = False,
+    hidden: Tensor, head: Tensor, targets: Tensor, *, compiled: bool = False
 ) -> Tensor:
     """Give the mean cross entropy of hidden (l, d_model) @ head (vocab, d_model).T to targets (l,).
 
-    Each target counts as its `weights` (l,) float32 say, not all of them 0; without, all the same.
     Differentiable with respect to hidden and head. Under autocast the products run in the
     autocast type; the sums over the vocabulary are float32.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    weights = torch.ones(len(targets), device=hidden.device) if weights is None else weights
     part = COMPILED if compiled else loss_and_gradient
     with torch.autocast(device, enabled=False):
-        return NextTokenLoss.apply(hidden, head, targets, weights / weights.sum(), part)
+        return NextTokenLoss.apply(hidden, head, targets, part)
 
 
 COMPILED = torch.compile(loss_and_gradient, dynamic=False)

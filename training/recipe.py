@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.mixture import SHARES
-
 if TYPE_CHECKING:
     from engine.mamba2 import Mamba2
 
@@ -42,8 +40,6 @@ class Stage:
     step: int = 0
     seconds: float = 0.0
     peak: float = 1.0
-    # Python's share of the tokens.
-    python: float = SHARES["python"]
 
 
 def initialize(model: Mamba2, seed: int) -> None:

@@ -1,10 +1,9 @@
 """Cuts source files into the token sequences that the server will ask about.
 
-A sample is one file's window in one of the prompt orders (suffix-first, prefix-first, plain). A
-suffix-first middle runs straight on from its prefix: at inference a split token is healed, so a
-prompt never ends inside one. A prefix-first middle begins with a line. Samples follow one another
-in endless streams; the trainer reads a stream piece by piece and carries the recurrent state along,
-so that the model meets text longer than one piece.
+A sample is one file's window in one of the prompt orders (suffix-first, prefix-first, plain), its
+middle running straight on from its prefix: at inference a split token is healed, so a prompt never
+ends inside one. Samples follow one another in endless streams; the trainer reads a stream piece by
+piece and carries the recurrent state along, so that the model meets text longer than one piece.
 """
 
 from __future__ import annotations
@@ -23,20 +22,14 @@ if TYPE_CHECKING:
     from training.corpus import Corpus
     from training.mixture import Mixture
 
-# Shares of the orders; prefix-first is what nearly every request uses.
-SUFFIX_FIRST, PREFIX_FIRST = 0.12, 0.73
+# Shares of the orders; suffix-first is what nearly every request uses.
+SUFFIX_FIRST, PREFIX_FIRST = 0.7, 0.12
 # Of samples with the file's path in front; then, of those in Python, with an outline after it or
 # snippets before it: the server asks with the path alone unless it is told otherwise.
 HEADER_SHARE, OUTLINE_SHARE, SNIPPET_SHARE = 0.9, 0.2, 0.1
-NO_SUFFIX_SHARE = 0.05
-REGION_CHARS = (100, 4000)
-# Of what follows the middle, where it is read first and where it is read right before the middle.
-FAR_SUFFIX_CHARS, NEAR_SUFFIX_CHARS = (40, 900), (40, 300)
-# Lines of a prefix-first middle, and their shares.
-MIDDLE_LINES, MIDDLE_SHARES = (1, 2, 3, 5, 8), (0.65, 0.12, 0.1, 0.08, 0.05)
-# What a token of a prefix-first sample counts in the loss. When all counted the same, one in thirty
-# was of the middle.
-MIDDLE_WEIGHT, SUFFIX_WEIGHT = 6.0, 0.25
+NO_SUFFIX_SHARE = 0.1
+MAX_SUFFIX_CHARS = 900
+REGION_CHARS = (120, 7000)
 
 
 @dataclass
@@ -68,20 +61,22 @@ class Sampler:
         if order >= SUFFIX_FIRST + PREFIX_FIRST:
             at_end = [t.eos_id] if cut == len(text) else []
             return [t.bos_id, *encode(header + text[start:cut]), *at_end]
+        suffix = self.suffix(text, cut)
         if order < SUFFIX_FIRST:
-            suffix = self.suffix(text, cut, FAR_SUFFIX_CHARS)
             region = encode(header + text[start:cut])
             return [t.bos_id, t.suffix_id, *encode(suffix), t.prefix_id, *region, t.eos_id]
         assert t.middle_id is not None
-        suffix = self.suffix(text, cut, NEAR_SUFFIX_CHARS)
         split = self.split_point(text, start, cut)
+        prefix = header + text[start:split]
+        boundary = t.last_boundary(prefix)
+        middle = prefix[boundary:] + text[split:cut]
         return [
             t.bos_id,
-            *encode(header + text[start:split]),
+            *encode(prefix[:boundary]),
             t.suffix_id,
             *encode(suffix),
             t.middle_id,
-            *encode(text[split:cut]),
+            *encode(middle),
             t.eos_id,
         ]
 
@@ -111,63 +106,42 @@ class Sampler:
             start = text.rfind("\n", 0, start) + 1
         end = min(start + length, len(text))
         where = rng.random()
-        if where < 0.75:
+        if where < 0.55:
             # most middles end with their line; some at a statement further down
             newline = text.find("\n", end)
             end = len(text) if newline < 0 else newline
-        elif where < 0.85:
+        elif where < 0.7:
             newline = text.find("\n", end)
             end = len(text) if newline < 0 else newline + 1
         return start, end
 
-    def suffix(self, text: str, cut: int, n_chars: tuple[int, int]) -> str:
+    def suffix(self, text: str, cut: int) -> str:
         """Choose how much of what follows the middle is seen: whole lines, mostly."""
         if self.rng.random() < NO_SUFFIX_SHARE:
             return ""
-        length = int(np.exp(self.rng.uniform(*np.log(n_chars))))
+        length = int(np.exp(self.rng.uniform(np.log(40), np.log(MAX_SUFFIX_CHARS))))
         newline = text.rfind("\n", cut + 1, cut + length)
         return text[cut : cut + length] if newline < 0 else text[cut : newline + 1]
 
     def split_point(self, text: str, start: int, cut: int) -> int:
-        """Choose where a prefix-first sample's middle starts: with one of its last lines."""
-        split = cut
-        for _ in range(self.rng.choice(MIDDLE_LINES, p=MIDDLE_SHARES)):
-            if split <= start:
-                break
-            split = text.rfind("\n", start, split - 1) + 1 or start
-        return max(split, start)
-
-
-def weights_of(ids: list[int], tokenizer: Tokenizer) -> list[float]:
-    """Give what each token of a sample counts in the loss."""
-    if tokenizer.middle_id not in ids:
-        return [1.0] * len(ids)
-    suffix, middle = ids.index(tokenizer.suffix_id), ids.index(tokenizer.middle_id)
-    n_before, n_suffix, n_middle = suffix + 1, middle - suffix, len(ids) - middle - 1
-    return [1.0] * n_before + [SUFFIX_WEIGHT] * n_suffix + [MIDDLE_WEIGHT] * n_middle
+        """Choose a prefix-first sample's cursor: within the last lines before the cut."""
+        back = int(np.exp(self.rng.uniform(0, np.log(400))))
+        return max(start, cut - back)
 
 
 def stream(
-    sampler: Sampler | Mixture, tokenizer: Tokenizer, length: int, restart_share: float
-) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Yield (tokens (length + 1,) int64, weights (length + 1,) float32, fresh) pieces.
+    sampler: Sampler | Mixture, length: int, restart_share: float
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield (tokens (length + 1,) int64, fresh) pieces; the last token is the next piece's first.
 
-    The last token is the next piece's first. `fresh` says that the piece begins a sample and the
-    state before it must be zero.
+    `fresh` says that the piece begins a sample and the state before it must be zero.
     """
     buffer: list[int] = []
-    weights: list[float] = []
     fresh = True
     while True:
         if sampler.rng.random() < restart_share:
-            buffer, weights, fresh = [], [], True
+            buffer, fresh = [], True
         while len(buffer) < length + 1:
-            sample = sampler.sample()
-            buffer.extend(sample)
-            weights.extend(weights_of(sample, tokenizer))
-        yield (
-            np.asarray(buffer[: length + 1], dtype=np.int64),
-            np.asarray(weights[: length + 1], dtype=np.float32),
-            fresh,
-        )
-        buffer, weights, fresh = buffer[length:], weights[length:], False
+            buffer.extend(sampler.sample())
+        yield np.asarray(buffer[: length + 1], dtype=np.int64), fresh
+        buffer, fresh = buffer[length:], False

@@ -8,9 +8,6 @@ last part of the budget. The same code runs on a CPU and on a GPU.
 A run that has spent its budget goes on in a new stage: `--new-stage 0.6` with a larger budget warms
 up again, to 0.6 of the learning rate, and falls again towards that budget's end. The checkpoint
 remembers where the stage began: stopped, it is taken up without the option, like any run.
-
-`torchrun --standalone --nproc-per-node 2 -m training.train …` trains with two processes, each with
-a batch of its own. On few cores that is faster than one process with as many threads.
 """
 
 from __future__ import annotations
@@ -20,7 +17,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -34,41 +30,27 @@ from engine.mamba2 import Mamba2
 from engine.state import RecurrentState
 from engine.tokenizer import Tokenizer
 from training.corpus import Corpus, load_languages
-from training.mixture import Mixture, shares_with
+from training.mixture import Mixture
 from training.next_token_loss import next_token_loss
-from training.ranks import Ranks
 from training.recipe import Recipe, Stage, initialize, optimizers, scale_of
 from training.samples import Sampler, stream
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # Of each language.
 VALIDATION_PIECES = 24
 
 
 def loss_of(
-    model: Mamba2,
-    tokens: Tensor,
-    state: RecurrentState | None,
-    *,
-    weights: Tensor | None = None,
-    compiled: bool = False,
+    model: Mamba2, tokens: Tensor, state: RecurrentState | None, *, compiled: bool = False
 ) -> tuple[Tensor, RecurrentState]:
-    """Give the mean next-token loss of tokens (batch, length + 1), and the state after length.
-
-    `weights` (batch, length + 1) say what each token counts.
-    """
+    """Give the mean next-token loss of tokens (batch, length + 1), and the state after length."""
     hidden, after = model.prefill(tokens[:, :-1], state)
     head = model.backbone.embeddings.weight
     assert isinstance(head, Tensor), "training knows no quantized weights"
     targets = tokens[:, 1:].flatten()
-    counts = None if weights is None else weights[:, 1:].flatten()
-    loss = next_token_loss(hidden.flatten(0, 1), head, targets, weights=counts, compiled=compiled)
-    return loss, after
+    return next_token_loss(hidden.flatten(0, 1), head, targets, compiled=compiled), after
 
 
-def carry(state: RecurrentState, fresh: Sequence[bool]) -> RecurrentState:
+def carry(state: RecurrentState, fresh: list[bool]) -> RecurrentState:
     """Give the state with the rows that start anew set to zero."""
     keep = torch.tensor([not f for f in fresh], device=state.ssm_state.device).float()
     return RecurrentState(
@@ -93,18 +75,13 @@ def keep_freed_memory() -> None:
     )
 
 
-def mixture_of(
-    corpora: dict[str, Corpus], tokenizer: Tokenizer, python: float, seed: int
-) -> Mixture:
-    """Give a mixture of the languages' samples that is the same for the same seed.
-
-    `python` is Python's share of the tokens.
-    """
+def mixture_of(corpora: dict[str, Corpus], tokenizer: Tokenizer, seed: int) -> Mixture:
+    """Give a mixture of the languages' samples that is the same for the same seed."""
     samplers = {
         language: Sampler(corpus, tokenizer, seed=seed + index)
         for index, (language, corpus) in enumerate(corpora.items())
     }
-    return Mixture(samplers, seed=seed, shares=shares_with(python))
+    return Mixture(samplers, seed=seed)
 
 
 class Run:
@@ -117,12 +94,10 @@ class Run:
         out: Path,
         recipe: Recipe,
         *,
-        python: float | None = None,
         compiled: bool = True,
     ) -> None:
         """Make the model, its optimizers and its data streams, or take up OUT/checkpoint.pt.
 
-        `python` is Python's share of the tokens from now on, None for the one it has had.
         `compiled` wants a C compiler on the machine; it is 1.7 times faster.
         """
         self.recipe, self.out, self.compiled = recipe, out, compiled
@@ -140,29 +115,19 @@ class Run:
         self.model.to(self.device)
         self.optimizers = optimizers(self.model, recipe)
         self.step, self.seconds, self.curve = 0, 0.0, list[dict[str, float]]()
-        self.n_tokens = 0
-        self.ranks = Ranks()
         self.stage = Stage()
         self.checkpoint = out / "checkpoint.pt"
         if self.checkpoint.exists():
             self.resume()
-        if python is not None:
-            self.stage = dataclasses.replace(self.stage, python=python)
         train = load_languages(corpus, "train")
         self.streams = [
             stream(
                 # A resumed run draws new samples, not the first ones again.
-                mixture_of(
-                    train,
-                    tokenizer,
-                    self.stage.python,
-                    recipe.seed + 1000 * row + 1_000_003 * self.step,
-                ),
-                tokenizer,
+                mixture_of(train, tokenizer, recipe.seed + 1000 * row + 1_000_003 * self.step),
                 recipe.length,
                 recipe.restart_share,
             )
-            for row in self.ranks.rows(recipe.batch)
+            for row in range(recipe.batch)
         ]
         self.validation = {
             language: self.pieces_of(heldout, tokenizer)
@@ -174,7 +139,7 @@ class Run:
 
     def pieces_of(self, heldout: Corpus, tokenizer: Tokenizer) -> Tensor:
         """Give pieces of a language's held-out files, always the same: (n, length + 1) int64."""
-        pieces = stream(Sampler(heldout, tokenizer, seed=1), tokenizer, self.recipe.length, 1.0)
+        pieces = stream(Sampler(heldout, tokenizer, seed=1), self.recipe.length, 1.0)
         rows = [next(pieces)[0] for _ in range(VALIDATION_PIECES)]
         return torch.from_numpy(np.stack(rows)).to(self.device)
 
@@ -186,8 +151,6 @@ class Run:
             optimizer.load_state_dict(values)
         self.step, self.seconds, self.curve = saved["step"], saved["seconds"], saved["curve"]
         self.stage = Stage(**saved.get("stage", {}))
-        each = self.recipe.batch * self.recipe.length
-        self.n_tokens = saved.get("n_tokens", self.step * each)
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -198,7 +161,6 @@ class Run:
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": self.step,
                 "seconds": self.seconds,
-                "n_tokens": self.n_tokens,
                 "curve": self.curve,
                 "stage": dataclasses.asdict(self.stage),
                 "config": dataclasses.asdict(self.config),
@@ -214,21 +176,17 @@ class Run:
             for group in optimizer.param_groups:
                 scale = scale_of(spent, self.step, self.stage, self.recipe)
                 group["lr"] = self.recipe.lr * scale
-        *pieces, fresh = zip(*(next(each) for each in self.streams), strict=True)
-        tokens, weights = (torch.from_numpy(np.stack(each)).to(self.device) for each in pieces)
-        state = carry(self.state, fresh)
+        pieces = [next(s) for s in self.streams]
+        tokens = torch.from_numpy(np.stack([p for p, _ in pieces])).to(self.device)
+        state = carry(self.state, [fresh for _, fresh in pieces])
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            loss, self.state = loss_of(
-                self.model, tokens, state, weights=weights, compiled=self.compiled
-            )
+            loss, self.state = loss_of(self.model, tokens, state, compiled=self.compiled)
         loss.backward()
-        self.ranks.share_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.n_tokens += self.ranks.n * tokens[:, 1:].numel()
         return loss.item()
 
     @torch.no_grad()
@@ -245,13 +203,10 @@ class Run:
         return losses
 
     def note(self, train_loss: float | None) -> dict[str, float]:
-        """Add a point to the curve; `heldout` is Python's loss, `heldout_go` Go's.
-
-        They count every token alike, `train` as in training.
-        """
+        """Add a point to the curve; `heldout` is Python's loss, `heldout_go` Go's."""
         point = {
             "step": self.step,
-            "tokens": self.n_tokens,
+            "tokens": self.step * self.recipe.batch * self.recipe.length,
             "seconds": self.seconds,
         }
         if train_loss is not None:
@@ -274,14 +229,6 @@ class Run:
     type=float,
     help="Rise and fall anew, to this share of the learning rate.",
 )
-@click.option(
-    "--python",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Its share of the tokens; as before in a run that is taken up, else 0.6.",
-)
-@click.option(
-    "--seed", default=Recipe.seed, show_default=True, help="Another one draws other samples."
-)
 @click.option("--threads", default=0, help="Threads; 0 leaves torch's choice.")
 @click.option("--save-every", default=100, show_default=True, help="Steps between checkpoints.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Compile the layers.")
@@ -292,8 +239,6 @@ def main(
     minutes: float,
     steps: int | None,
     peak: float | None,
-    python: float | None,
-    seed: int,
     threads: int,
     save_every: int,
     compiled: bool,
@@ -306,12 +251,11 @@ def main(
     # pass of the scan 30 times slower.
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    recipe = Recipe(seed=seed)
-    run = Run(corpus, Tokenizer.load(tokenizer), out, recipe, python=python, compiled=compiled)
+    recipe = Recipe()
+    run = Run(corpus, Tokenizer.load(tokenizer), out, recipe, compiled=compiled)
     if peak is not None:
-        run.stage = dataclasses.replace(run.stage, step=run.step, seconds=run.seconds, peak=peak)
-        if not run.ranks.rank:
-            run.note(train_loss=None)
+        run.stage = Stage(step=run.step, seconds=run.seconds, peak=peak)
+        run.note(train_loss=None)
     stage = run.stage
     n_parameters = sum(p.numel() for p in run.model.parameters())
     click.echo(f"{n_parameters / 1e6:.2f} M parameters on {run.device}, from step {run.step}")
@@ -330,24 +274,20 @@ def main(
             started = time.monotonic()
             loss = run.train_step(spent)
             took = time.monotonic() - started
-            run.seconds += run.ranks.seconds(took)
+            run.seconds += took
             smooth = loss if smooth is None else 0.97 * smooth + 0.03 * loss
-            rate = run.ranks.n * recipe.batch * recipe.length / took
+            rate = recipe.batch * recipe.length / took
             progress.update(
                 task,
                 completed=spent,
                 description=f"step {run.step} loss {smooth:.3f} {rate:,.0f} tokens/s",
             )
-            if run.ranks.rank:
-                continue
             if run.step % 10 == 0 and not progress.console.is_terminal:
                 click.echo(f"step {run.step} loss {smooth:.3f} {rate:,.0f} tokens/s")
             if run.step % save_every == 0:
                 point = run.note(train_loss=smooth)
                 run.save()
                 click.echo(json.dumps(point))
-        if run.ranks.rank:
-            return
         if run.step % save_every:
             run.note(train_loss=smooth)
         run.save()

@@ -133,8 +133,7 @@ async def _suggest(
         server.answers.add(*noted)
         if texts:
             whole = tuple(place.chosen + text for text in texts)
-            is_makeshift = suggestion.completion.is_makeshift
-            server.type_through.keep(document, start, end, whole, is_makeshift, fate)
+            server.type_through.keep(document, start, end, whole, suggestion.completion.kind, fate)
         return _answer(server, place, texts, fate)
 
     return _unless_outdated(server, document, revision, answer)
@@ -170,7 +169,8 @@ def _typed_through(server: Server, place: Place) -> tuple[list[str], Any]:
 
     def is_outdated(kept: Kept) -> bool:
         # What stood in for an answer from the epoch stands in until that can be had.
-        return kept.is_makeshift and suggester is not None and not suggester.is_reading(document)
+        is_makeshift = kept.kind != "epoch"
+        return is_makeshift and suggester is not None and not suggester.is_reading(document)
 
     start, end = document.offset_at(place.start), document.offset_at(place.end)
     return server.type_through.rests(document, start, end, place.chosen, is_outdated=is_outdated)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from engine.fim import MAX_HELD_TOKENS, PromptOrder
-from engine.prompts import below_line, bridge_suffix
+from engine.prompts import bridge_suffix
 from engine.request import Completion, CompletionRequest
 from perf.sample_files import TEXTS
 from tests.oracle import check_exact, check_greedy
@@ -99,13 +99,10 @@ def endless(model: Any, tokenizer: Tokenizer) -> Mamba2:
 def prompt_ids(engine: Engine, request: CompletionRequest, kind: str) -> list[int]:
     """Give what the prompt of a request must be, from its text and its epoch alone."""
     ids = engine.fim.split(request.header + request.prefix).ids.tolist()
-    epoch = engine.epochs.at(request.document, header=request.header, after_cursor=request.suffix)
-    if kind == "line":
-        above, line_break, line = (request.header + request.prefix).rpartition("\n")
-        begun = engine.fim.split(line, opens=False).ids.tolist()
-        near = bridge_suffix(below_line(request.suffix, epoch))
-        return [*engine.fim.prompt(PromptOrder.PREFIX_FIRST, above + line_break, near), *begun]
     if kind == "epoch":
+        epoch = engine.epochs.at(
+            request.document, header=request.header, after_cursor=request.suffix
+        )
         return [*engine.fim.head(PromptOrder.SUFFIX_FIRST, epoch.suffix), *ids]
     tail = engine.fim.bridge(bridge_suffix(request.suffix))
     assert kind == ("bridge" if tail else "trunk")
@@ -137,7 +134,7 @@ def check(session: Session, request: CompletionRequest, completion: Completion) 
     check_canonical(engine, request.header + request.prefix, split)
     assert list(completion.prompt_ids) == prompt_ids(engine, request, completion.kind)
     if request.explicit or request.raw:
-        assert completion.kind == engine.prompts.exact_kind
+        assert completion.kind == "epoch"
     written = b"".join(map(engine.tokenizer.piece_bytes, completion.token_ids))
     if completion.token_ids:
         assert written.startswith(split.held)
@@ -182,11 +179,10 @@ def play(
         check(session, request, completion)
         check_budget(session.engine)
         completions.append(((kind, value), completion))
-        exact = session.engine.prompts.exact_kind
-        if completion.kind != exact:
+        if completion.kind != "epoch":
             again = session.complete(request)
             check(session, request, again)
-            assert again.kind == exact
+            assert again.kind == "epoch"
     return completions
 
 

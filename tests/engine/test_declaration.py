@@ -6,7 +6,6 @@ import pytest
 
 from engine.checkpoint import EMBEDDED, CheckpointError
 from engine.declaration import FILE, Declaration, read_declaration
-from engine.fim import PromptOrder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,15 +27,11 @@ def test_the_embedded_model_declares_what_it_knows() -> None:
 
 
 def test_all_of_it(tmp_path: Path) -> None:
-    text = '{"languages": ["go", "rust"], "min_confidence": 1, "header": false,'
-    text += ' "order": "prefix-first"}'
+    text = '{"languages": ["go", "rust"], "min_confidence": 1, "header": false}'
     (tmp_path / FILE).write_text(text)
     declaration = read_declaration(tmp_path)
     assert declaration == Declaration(
-        languages=frozenset({"go", "rust"}),
-        min_confidence=1.0,
-        header=False,
-        order=PromptOrder.PREFIX_FIRST,
+        languages=frozenset({"go", "rust"}), min_confidence=1.0, header=False
     )
     assert not declaration.knows("python")
 
@@ -53,8 +48,6 @@ def test_all_of_it(tmp_path: Path) -> None:
         ('{"min_confidence": true}', "True"),
         ('{"min_confidence": NaN}', "nan"),
         ('{"header": "no"}', "'no'"),
-        ('{"order": "plain"}', "'plain'"),
-        ('{"order": ["suffix-first"]}', "['suffix-first']"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, text: str, said: str) -> None:

@@ -12,10 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.declaration import Declaration
 from engine.engine import Engine
 from engine.fim import FimFormat, PrefixSplit, PromptOrder
-from engine.prompts import BRIDGE_SUFFIX_CHARS
 from tests.engine.engine_world import (
     BUDGET_BYTES,
     CURSOR,
@@ -71,49 +69,6 @@ def test_every_answer_of_an_editing_session_is_exact(session: Session) -> None:
     for (kind, value), completion in completions[: SCRIPT.index(("delete", 1))]:
         n_inserted = len(encode(value)) if kind == "type" else 1
         assert completion.n_recomputed <= n_inserted + 8, (kind, value)
-
-
-def test_every_answer_of_a_model_that_is_best_at_lines_is_exact(
-    new_session: Callable[..., Session],
-) -> None:
-    session = new_session(declaration=Declaration(order=PromptOrder.PREFIX_FIRST))
-    session.complete(ask())
-    completions = play(session, SCRIPT)
-    assert {completion.kind for _, completion in completions} == {"line"}
-    assert any(completion.source == "trail" for _, completion in completions)
-    encode = session.engine.tokenizer.encode
-    n_near = len(encode(TEXT[CURSOR : CURSOR + BRIDGE_SUFFIX_CHARS])) + 2
-    for (kind, value), completion in completions[: SCRIPT.index(("delete", 1))]:
-        n_allowed = (len(encode(value)) if kind == "type" else 1) + 8
-        if "\n" in str(value):
-            # A line is begun: the finished one is read above it, and what follows before it.
-            n_allowed += len(encode("        if amount > limx():")) + n_near
-        assert completion.n_recomputed <= n_allowed, (kind, value)
-    # Back where it was typed before, what stands above is known, whatever follows the cursor.
-    back = completions[SCRIPT.index(("jump", CURSOR + 20))][1]
-    assert back.n_recomputed < back.n_prompt / 2
-
-
-@pytest.mark.parametrize("below", ["", TEXT])
-def test_going_back_by_lines_reads_twice_as_far_at_most(
-    new_session: Callable[..., Session], below: str
-) -> None:
-    session = new_session(declaration=Declaration(order=PromptOrder.PREFIX_FIRST))
-    encode = session.engine.tokenizer.encode
-    lines = [f"    total_{n} = amount + {n}\n" for n in range(40)]
-    text = TEXT
-    for line in lines:
-        for part in (line[:12], line[12:]):
-            text += part
-            session.complete(ask(text + below, len(text)))
-    n_beside = len(encode(below[:BRIDGE_SUFFIX_CHARS])) + 2
-    for n_back in (1, 2, 5, 12, 25):
-        kept = text[: text.index(lines[-n_back]) + 6]
-        completion = session.complete(ask(kept + below, len(kept)))
-        check(session, ask(kept + below, len(kept)), completion)
-        n_deleted = len(encode("".join(lines[-n_back:])))
-        assert completion.n_recomputed <= 2 * n_deleted + 8 + n_beside, n_back
-        session.complete(ask(text + below, len(text)))
 
 
 def test_every_kind_of_answer_is_exact(session: Session) -> None:

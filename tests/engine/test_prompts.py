@@ -49,15 +49,9 @@ def request_of(**changes: Any) -> CompletionRequest:
 
 
 def choose(
-    fim: FimFormat,
-    *,
-    epoch: int = 0,
-    trunk: int = 0,
-    exact: bool = False,
-    order: PromptOrder = PromptOrder.SUFFIX_FIRST,
-    **changes: Any,
+    fim: FimFormat, *, epoch: int = 0, trunk: int = 0, exact: bool = False, **changes: Any
 ) -> Prompt:
-    prompts = Prompts(fim, Epochs(), cast("Decoder", Missing(epoch, trunk)), order)
+    prompts = Prompts(fim, Epochs(), cast("Decoder", Missing(epoch, trunk)))
     return prompts.choose(request_of(**changes), exact=exact)
 
 
@@ -129,56 +123,6 @@ def test_a_trunk_of_a_family_that_knows_no_prefix_first_order(mistral: FimFormat
     assert choose(mistral, epoch=10_000, exact=True).kind == "epoch"
 
 
-def line_prompt(fim: FimFormat, **changes: Any) -> Prompt:
-    return choose(fim, order=PromptOrder.PREFIX_FIRST, **changes)
-
-
-def test_a_lines_prompt(fim: FimFormat) -> None:
-    prompt = line_prompt(fim, suffix=LINE * 50)
-    t = fim.tokenizer
-    above = [t.bos_id, *t.encode("# a.py\n" + PREFIX[: -len("    for pri")])]
-    near = [t.suffix_id, *t.encode(LINE * 26), t.middle_id]
-    assert prompt.kind == "line"
-    assert prompt.n_shared == len(above)
-    n_line = len(prompt.ids) - len(above) - len(near)
-    assert prompt.ids.tolist()[:-n_line] == [*above, *near]
-    assert t.encode("    for pri")[:n_line] == prompt.ids.tolist()[-n_line:]
-    held = b"".join(t.piece_bytes(i) for i in prompt.ids[-n_line:].tolist()) + prompt.held
-    assert held == b"    for pri"
-    assert not len(prompt.tail)
-    # As the model was trained on it.
-    assert list(fim.prompt(PromptOrder.PREFIX_FIRST, "", LINE * 26)) == [t.bos_id, *near]
-
-
-@pytest.mark.parametrize("prefix", ["", "x", "x = 1", "x = 1\n", "\n", "é🍰\n\ty"])
-@pytest.mark.parametrize("header", ["", "# a.py\n"])
-@pytest.mark.parametrize("suffix", ["", "\n", SUFFIX])
-def test_a_lines_prompt_and_what_is_held_are_the_text(
-    fim: FimFormat, prefix: str, header: str, suffix: str
-) -> None:
-    prompt = line_prompt(fim, header=header, prefix=prefix, suffix=suffix)
-    ids, t = prompt.ids.tolist(), fim.tokenizer
-    first, last = ids.index(t.suffix_id), ids.index(t.middle_id)
-    assert prompt.n_shared == first
-    around = [t.decode(ids[1:first]), t.decode(ids[last + 1 :]) + prompt.held.decode()]
-    assert "".join(around) == header + prefix
-    assert "\n" not in around[1]
-    assert t.decode(ids[first + 1 : last]) == suffix
-
-
-@pytest.mark.parametrize("missing", [0, 10_000])
-def test_a_model_that_is_best_at_lines_is_asked_for_nothing_else(
-    fim: FimFormat, missing: int
-) -> None:
-    for exact in (True, False):
-        assert line_prompt(fim, epoch=missing, exact=exact).kind == "line"
-
-
-def test_a_family_that_knows_no_such_order_is_refused(mistral: FimFormat) -> None:
-    with pytest.raises(ValueError, match="mistral-v3 knows no prefix-first prompts"):
-        line_prompt(mistral)
-
-
 @pytest.mark.parametrize("text", ["", "x", PREFIX])
 def test_all_prompts_of_a_place_hold_back_the_same(fim: FimFormat, text: str) -> None:
     prompts = [
@@ -248,23 +192,6 @@ def test_an_epoch_owns_what_is_typed_before_its_suffix(owner: Callable[..., Hash
     assert owner(header="# b.py\n") != here
     assert owner(document="b.py") != here
     assert owner() == here, "found again after a jump back"
-
-
-def test_typing_in_a_line_only_appends(fim: FimFormat) -> None:
-    order = PromptOrder.PREFIX_FIRST
-    prompts = Prompts(fim, Epochs(), cast("Decoder", Missing(0, 0)), order)
-    before = prompts.choose(request_of(), exact=False)
-    for typed, after in [("ce", SUFFIX), ("ce in x(", ")" + SUFFIX), ("ce in x()", SUFFIX)]:
-        now = prompts.choose(request_of(prefix=PREFIX + typed, suffix=after), exact=False)
-        assert now.owner == before.owner
-        assert now.ids[: len(before.ids)].tolist() == before.ids.tolist()
-        before = now
-    lower = prompts.choose(request_of(prefix=PREFIX + "ce in x():\n    "), exact=False)
-    # Of the next line's, what stands above this one is the same.
-    n = before.n_shared
-    assert lower.n_shared > n
-    assert lower.ids[:n].tolist() == before.ids[:n].tolist()
-    assert lower.owner == before.owner
 
 
 def test_a_closer_that_was_typed_by_the_editor_is_not_in_the_prompt(fim: FimFormat) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from engine import epochs
 from engine.engine import Engine
-from engine.fim import PromptOrder
 from engine.request import Completion
 from lsp_server import type_through
 from lsp_server.documents import Change, Document, Position
@@ -52,7 +51,7 @@ def check(before: str, edits: list[str], rest: str | None, shown: str = SHOWN) -
     text, offset = marked(before)
     document = Document("file:///a.py", "python", 0, text)
     through = TypeThrough()
-    through.keep(document, offset, offset, (shown,), False)
+    through.keep(document, offset, offset, (shown,), "epoch")
     for edit in edits:
         text, offset = marked(edit)
         document.apply(edit_between(document.text, text, offset))
@@ -132,7 +131,7 @@ def test_in_the_middle_of_a_line() -> None:
 def test_a_menu_entry_taken_over_the_word() -> None:
     document = Document("file:///a.py", "python", 0, "x = to\n")
     through = TypeThrough()
-    through.keep(document, 6, 6, (SHOWN,), False)
+    through.keep(document, 6, 6, (SHOWN,), "epoch")
     document.apply(Change(text="total", range=(Position(0, 4), Position(0, 6))))
     found, _ = through.rests(document, 9, 9, is_outdated=lambda _: False)
     assert found == ["(items, start=0)"]
@@ -141,7 +140,7 @@ def test_a_menu_entry_taken_over_the_word() -> None:
 def test_what_is_selected_counts_as_typed() -> None:
     document = Document("file:///a.py", "python", 0, "x = to\n")
     through = TypeThrough()
-    through.keep(document, 6, 6, (SHOWN,), False)
+    through.keep(document, 6, 6, (SHOWN,), "epoch")
     for chosen, expected in (("total", ["(items, start=0)"]), ("tofu", [])):
         found, _ = through.rests(document, 4, 6, chosen, is_outdated=lambda _: False)
         assert found == expected
@@ -150,23 +149,23 @@ def test_what_is_selected_counts_as_typed() -> None:
 def test_the_newest_wins_and_few_are_kept() -> None:
     document = Document("file:///a.py", "python", 0, "\n" * 100)
     through = TypeThrough()
-    through.keep(document, 0, 0, ("old",), False)
-    through.keep(document, 0, 0, ("new", "news"), False, "tag")
+    through.keep(document, 0, 0, ("old",), "epoch")
+    through.keep(document, 0, 0, ("new", "news"), "epoch", "tag")
     assert through.rests(document, 0, 0, is_outdated=lambda _: False) == (["new", "news"], "tag")
     for offset in range(1, MAX_KEPT + 1):
-        through.keep(document, offset, offset, ("x",), False)
+        through.keep(document, offset, offset, ("x",), "epoch")
     assert through.rests(document, 0, 0, is_outdated=lambda _: False) == ([], None)
 
 
 def test_an_outdated_one_is_dropped_for_good() -> None:
     document = Document("file:///a.py", "python", 0, "\n")
     through = TypeThrough()
-    through.keep(document, 0, 0, ("x",), True)
+    through.keep(document, 0, 0, ("x",), "trunk")
 
-    def is_makeshift(kept: Kept) -> bool:
-        return kept.is_makeshift
+    def is_trunk(kept: Kept) -> bool:
+        return kept.kind == "trunk"
 
-    assert through.rests(document, 0, 0, is_outdated=is_makeshift) == ([], None)
+    assert through.rests(document, 0, 0, is_outdated=is_trunk) == ([], None)
     assert through.rests(document, 0, 0, is_outdated=lambda _: False) == ([], None)
 
 
@@ -407,7 +406,6 @@ class TestRealEngine:
     async def test_a_makeshift_is_prolonged_until_the_epoch_is_read(
         self, stepped: Suggester
     ) -> None:
-        stepped.engine.prompts.order = PromptOrder.SUFFIX_FIRST
         bench = Bench(stepped)
         try:
             await bench.initialized({"deadlineMs": 60_000, "minConfidence": 0})

@@ -171,7 +171,7 @@ class TestPrompts:
         """Answers and requests of the engine for the cases."""
         requests: list[CompletionRequest] = []
         answers: list[Completion] = []
-        submit, choose = suggester.engine.submit, suggester.engine.prompts.choose
+        submit, choose = suggester.engine.submit, suggester.engine._completer.prompts.choose
 
         def listened(request: Any, on_done: Any) -> Any:
             def done(answer: Completion) -> None:
@@ -183,34 +183,17 @@ class TestPrompts:
 
         monkeypatch.setattr(suggester.engine, "submit", listened)
         # Put back afterwards.
-        monkeypatch.setattr(suggester.engine.prompts, "choose", choose)
+        monkeypatch.setattr(suggester.engine._completer.prompts, "choose", choose)
         rows = asyncio.run(evaluate(CASES, suggester, way))
         assert len(rows) == len(answers) == len(CASES)
         assert [row.copy.has_text for row in rows] == [bool(copied(c.prefix)) for c in CASES]
         return answers, requests
 
-    def test_lines_are_begun_behind_what_follows_them(
+    def test_epochs_are_what_the_server_answers(
         self, suggester: Suggester, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        way = Way(prompt_kind="line")
-        answers, requests = self.asked(suggester, monkeypatch, way)
-        tokens = suggester.engine.tokenizer
-        for answer, request in zip(answers, requests, strict=True):
-            assert answer.kind == "line"
-            ids = list(answer.prompt_ids)
-            start, end = (ids.index(mark) for mark in (tokens.suffix_id, tokens.middle_id) if mark)
-            assert tokens.decode(ids[1:start]).endswith("\n")
-            assert request.suffix.startswith(tokens.decode(ids[start + 1 : end]))
-            line = request.prefix.rpartition("\n")[2]
-            assert line.startswith(tokens.decode(ids[end + 1 :]))
-
-    def test_epochs_begin_with_the_suffix(
-        self, suggester: Suggester, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # As without a choice where the model declares none.
-        for way in (Way(), Way(explicit=False), Way(prompt_kind="epoch", explicit=False)):
-            with monkeypatch.context() as patch:
-                answers, requests = self.asked(suggester, patch, way)
+        for explicit in (True, False):
+            answers, requests = self.asked(suggester, monkeypatch, Way(explicit=explicit))
             for answer, request in zip(answers, requests, strict=True):
                 fim = suggester.engine.fim
                 split = fim.split(request.header + request.prefix)
@@ -242,7 +225,7 @@ class TestPrompts:
             assert request.suffix.startswith(laid)
 
     def test_unknown_kinds_are_refused(self, suggester: Suggester) -> None:
-        with pytest.raises(ValueError, match="prompt kind is 'branch', expected line, epoch"):
+        with pytest.raises(ValueError, match="prompt kind is 'branch', expected epoch, bridge"):
             answer_from(suggester, "branch")
 
 

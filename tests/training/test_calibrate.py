@@ -11,7 +11,6 @@ from click.testing import CliRunner
 
 from engine.copying import FEATURES, Copier, CopyWeights
 from engine.fim import PromptOrder, fim_format
-from engine.prompts import bridge_suffix
 from engine.tokenizer import Tokenizer
 from kernels.token_choice import distribution
 from tests.conftest import make_tiny_model, save_hugging_face
@@ -81,22 +80,17 @@ def hole_at(cursor: int) -> Hole:
     )
 
 
-@pytest.mark.parametrize("order", [PromptOrder.SUFFIX_FIRST, PromptOrder.PREFIX_FIRST])
-def test_steps_weigh_copying_as_the_engine_mixes_it(
-    tokenizer: Tokenizer, order: PromptOrder
-) -> None:
+def test_steps_weigh_copying_as_the_engine_mixes_it(tokenizer: Tokenizer) -> None:
     model = make_tiny_model(vocab_size=tokenizer.n_vocab)
     weights = CopyWeights(
         bias=(0.3, 1.0, -0.5, 0.7, 0.2, 0.4, 0.3), slope=(-0.2, 0.1, 0.0, 0.3, -0.1, 0.1, 0.1)
     )
     hole = hole_at(BODY.index("total_25 ="))
     fim = fim_format(tokenizer)
-    above, line_break, line = (hole.header + hole.before).rpartition("\n")
-    if order is PromptOrder.SUFFIX_FIRST:
-        begun = fim.prompt(order, above + line_break, hole.after)
-    else:
-        begun = fim.prompt(order, above + line_break, bridge_suffix(hole.after))
-    prompt = [*begun, *tokenizer.encode(line)]
+    prompt = [
+        *fim.head(PromptOrder.SUFFIX_FIRST, hole.after),
+        *tokenizer.encode(hole.header + hole.before),
+    ]
     copier = Copier(
         tokenizer,
         hole.header + hole.before,
@@ -114,7 +108,7 @@ def test_steps_weigh_copying_as_the_engine_mixes_it(
             mixed, _ = distribution(model.logits(hidden[0, -1]), text_ids, copied)
             expected.append(-float(mixed[token_id]))
             written += tokenizer.piece_bytes(token_id)
-        steps = list(Reader(model, tokenizer, order).steps(hole))
+        steps = list(Reader(model, tokenizer).steps(hole))
     assert len(steps) == len(true) > 10
     assert sum(each.index >= 0 for each in steps) > 5
     loss = losses(Table(steps), weights)["loss_with_copying"]

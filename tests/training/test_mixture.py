@@ -10,7 +10,7 @@ from lsp_server.documents import Document
 from lsp_server.syntax import language_id_of
 from training.corpus import pack
 from training.headers import path_header
-from training.mixture import SHARES, Mixture, shares_with
+from training.mixture import SHARES, Mixture
 from training.recipe import Recipe, Stage, scale_of
 from training.samples import Sampler
 from training.sources import LANGUAGES
@@ -40,14 +40,6 @@ def test_tokens_come_in_their_shares_whatever_the_samples_lengths() -> None:
     drawn = [token for _ in range(4000) for token in mixed.sample()]
     for number, language in enumerate(LANGUAGES):
         assert drawn.count(number) / len(drawn) == pytest.approx(SHARES[language], abs=0.01)
-
-
-def test_pythons_share_may_be_another_one() -> None:
-    shares = shares_with(0.8)
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert shares["python"] == 0.8
-    assert shares["go"] / shares["javascript"] == pytest.approx(SHARES["go"] / SHARES["javascript"])
-    assert shares_with(SHARES["python"]) == pytest.approx(SHARES)
 
 
 def test_streams_side_by_side_differ_and_a_seed_repeats_itself() -> None:
