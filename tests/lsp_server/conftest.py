@@ -14,6 +14,7 @@ from engine.tokenizer import Tokenizer
 from lsp_server.settings import Settings
 from lsp_server.suggestions import Suggester
 from perf.client import SERVER_COMMAND, Client
+from tests.lsp_server.desk import Desk
 from tests.lsp_server.server_bench import Bench
 
 if TYPE_CHECKING:
@@ -73,3 +74,12 @@ async def ready_bench(bench: Bench) -> Bench:
     await bench.initialized()
     await bench.load()
     return bench
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    # As in an editor that git itself has started.
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    desk = Desk(tmp_path / "work")
+    yield desk
+    desk.files.close()

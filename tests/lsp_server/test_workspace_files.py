@@ -1,4 +1,4 @@
-"""Passages of files that are not open: which are read, which never, and when again."""
+"""Passages of files that are not open: what is known of them, and what the editor knows better."""
 
 from __future__ import annotations
 
@@ -9,86 +9,25 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engine.engine import Engine
-from lsp_server import tracked_files, workspace_files
+from lsp_server import tracked_files
 from lsp_server.documents import Change, Document, Position
 from lsp_server.git import ask_git
-from lsp_server.repository_text import LOOK_AGAIN_S, MOVE_AGAIN_S
+from lsp_server.repository_text import LOOK_AGAIN_S
 from lsp_server.settings import Settings
 from lsp_server.suggestions import Suggester
 from lsp_server.syntax import language_id_of
-from lsp_server.tracked_files import MAX_FILE_BYTES, MAX_LINE_CHARS, Repository, key_of
-from lsp_server.workspace_files import NICENESS, WorkspaceFiles
+from lsp_server.tracked_files import Repository, key_of
+from lsp_server.workspace_files import NICENESS
+from tests.lsp_server.desk import END, TIMEOUT_S, Desk, edit, line
 from tests.lsp_server.server_bench import Bench
 
-TIMEOUT_S = 60
-# What is typed, and how the tracked files go on from there.
-END = "return quarterly_rebate("
-
-
-def line(mark: str) -> str:
-    return f"    {END}{mark})\n"
-
-
-class Desk:
-    """A repository, documents that are open, a clock, and what is read on its own thread."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-        self.git("init", "-q")
-        self.open: list[Document] = []
-        self.now_s = 1000.0
-        self.files = WorkspaceFiles(self.open, lambda: self.now_s)
-        self.files.configure(Settings())
-
-    def git(self, *arguments: str, folder: Path | None = None) -> None:
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
-        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
-        subprocess.run(command, cwd=folder or self.folder, check=True, env=environment)
-
-    def track(self, **marks: str) -> None:
-        """Write Python files, each with a line that ends in its mark, and have git track them."""
-        for name, mark in marks.items():
-            (self.folder / f"{name}.py").write_text(line(mark))
-        self.git("add", *(f"{name}.py" for name in marks))
-
-    def document(
-        self, path: str = "here.py", text: str = "", folder: Path | None = None
-    ) -> Document:
-        uri = ((folder or self.folder) / path).as_uri()
-        document = Document(uri, language_id_of(path), 0, text, path)
-        self.open.append(document)
-        return document
-
-    def close(self, document: Document) -> None:
-        self.open.remove(document)
-        self.files.forget(document)
-
-    def passages(self, document: Document) -> str:
-        """What is found once the thread has nothing left to do."""
-        for _ in range(3):
-            self.files.passages(document, END)
-            self.files._worker().submit(int).result(TIMEOUT_S)
-        return "\n".join(self.files.passages(document, END))
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    # As in an editor that git itself has started.
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
-    desk = Desk(tmp_path / "work")
-    yield desk
-    desk.files.close()
-
-
-def edit(document: Document, text: str) -> None:
-    document.apply(Change(text=text, range=(Position(0, 0), Position(0, 0))))
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def everything_in(folder: Path) -> dict[str, tuple[int, int]]:
@@ -138,116 +77,6 @@ def test_a_draft_has_them_but_never_begins_to_read(desk: Desk) -> None:
     assert desk.passages(draft) == ""
     assert desk.passages(here) != ""
     assert desk.passages(draft) != ""
-
-
-# What is never read
-
-
-def to_outside(desk: Desk) -> str:
-    outside = desk.folder.parent / "outside.py"
-    outside.write_text(line("hidden"))
-    (desk.folder / "link.py").symlink_to(outside)
-    return "link.py"
-
-
-def behind_a_link(desk: Desk) -> str:
-    (desk.folder / "sub").mkdir()
-    (desk.folder / "sub" / "a.py").write_text(line("hidden"))
-    desk.git("add", "sub")
-    (desk.folder / "sub").rename(desk.folder.parent / "sub")
-    (desk.folder / "sub").symlink_to(desk.folder.parent / "sub")
-    return ""
-
-
-def in_a_submodule(desk: Desk) -> str:
-    inner = desk.folder / "inner"
-    inner.mkdir()
-    desk.git("init", "-q", folder=inner)
-    (inner / "a.py").write_text(line("hidden"))
-    desk.git("add", "a.py", folder=inner)
-    desk.git("commit", "-q", "-m", "a", folder=inner)
-    (desk.folder / ".gitmodules").write_text(
-        '[submodule "inner"]\n\tpath = inner\n\turl = ./inner\n'
-    )
-    desk.git("config", "submodule.recurse", "true")
-    desk.git("config", "submodule.active", ".")
-    return "inner"
-
-
-def ignored(desk: Desk) -> str:
-    (desk.folder / ".gitignore").write_text("build/\n")
-    (desk.folder / "build").mkdir()
-    (desk.folder / "build" / "a.py").write_text(line("hidden"))
-    return ".gitignore"
-
-
-def untracked(desk: Desk) -> str:
-    (desk.folder / "new.py").write_text(line("hidden"))
-    return ""
-
-
-def removed(desk: Desk) -> str:
-    desk.track(gone="hidden")
-    (desk.folder / "gone.py").unlink()
-    return ""
-
-
-def written(path: str, data: bytes) -> Any:
-    def write(desk: Desk) -> str:
-        (desk.folder / path).parent.mkdir(exist_ok=True)
-        (desk.folder / path).write_bytes(data)
-        return path
-
-    return write
-
-
-HIDDEN = line("hidden").encode()
-NEVER_READ = {
-    "link to outside": to_outside,
-    "behind a link": behind_a_link,
-    "submodule": in_a_submodule,
-    "ignored": ignored,
-    "untracked": untracked,
-    "removed": removed,
-    "secret": written("secrets.py", HIDDEN),
-    "in a secret folder": written(".aws/a.py", HIDDEN),
-    "excluded": written("gen/a.py", HIDDEN),
-    "excluded by its whole path": written("private.py", HIDDEN),
-    "of another language": written("a.go", HIDDEN),
-    "of no language": written("notes.txt", HIDDEN),
-    "binary": written("a.py", HIDDEN + b"\0"),
-    "not UTF-8": written("a.py", HIDDEN + b"\xff"),
-    "minified": written("a.py", HIDDEN + b"x" * (MAX_LINE_CHARS + 1)),
-    "too long": written("a.py", HIDDEN + b"x = 1\n" * (MAX_FILE_BYTES // 6)),
-}
-
-
-@pytest.mark.parametrize("make", NEVER_READ.values(), ids=NEVER_READ)
-def test_what_is_never_read(desk: Desk, make: Any) -> None:
-    desk.track(other="shown")
-    tracked = make(desk)
-    if tracked:
-        desk.git("add", "-f", tracked)
-    desk.files.configure(Settings(exclude=("gen/*.py", (desk.folder / "private.py").as_posix())))
-    here = desk.document()
-    assert "shown" in desk.passages(here)
-    assert "hidden" not in desk.passages(here)
-
-
-def test_a_glob_fits_the_path_by_which_the_user_knows_the_file(desk: Desk) -> None:
-    link = desk.folder.parent / "link"
-    link.symlink_to(desk.folder)
-    desk.track(other="shown", private="hidden")
-    desk.files.configure(Settings(exclude=((link / "private.py").as_posix(),)))
-    found = desk.passages(desk.document(folder=link))
-    assert "shown" in found
-    assert "hidden" not in found
-
-
-def test_languages_of_one_family_are_read_together(desk: Desk) -> None:
-    (desk.folder / "a.tsx").write_text(line("shown"))
-    desk.git("add", "a.tsx")
-    assert "shown" in desk.passages(desk.document("here.js"))
 
 
 # Files that the editor knows better
@@ -363,114 +192,6 @@ def test_what_is_found_for_a_document_that_was_closed_serves_others(desk: Desk) 
     assert list(desk.files._looks) == list(desk.files._keys) == [there.uri]
 
 
-# When files are read again
-
-
-def test_what_changes_on_disk_is_read_again_after_a_while(desk: Desk) -> None:
-    desk.track(kept="kept", changed="old", gone="gone")
-    here = desk.document()
-    assert all(mark in desk.passages(here) for mark in ("kept", "old", "gone"))
-    desk.git("rm", "-q", "-f", "gone.py")
-    desk.track(changed="newest", added="added")
-    desk.now_s += LOOK_AGAIN_S - 1
-    assert "old" in desk.passages(here)
-    desk.now_s += 1
-    found = desk.passages(here)
-    assert all(mark in found for mark in ("kept", "newest", "added"))
-    assert "old" not in found
-    assert "gone" not in found
-    desk.track(last="last_of_all")
-    desk.now_s += LOOK_AGAIN_S
-    assert "last_of_all" in desk.passages(here)
-
-
-def test_where_nothing_has_changed_nothing_is_read_again(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    desk.track(other="shown")
-    here, there = desk.document(), desk.document("there.py")
-    desk.passages(here)
-    monkeypatch.setattr(Repository, "read", None)
-    assert "shown" in desk.passages(there)
-    desk.now_s += LOOK_AGAIN_S
-    assert "shown" in desk.passages(there)
-    # Nor looked for.
-    assert "shown" in desk.passages(here)
-    assert desk.files.looking is None
-
-
-def test_a_change_counts_from_the_moment_it_is_known(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    desk.track(other="shown", changed="old", gone="gone")
-    here = desk.document()
-    desk.passages(here)
-    desk.track(changed="newer")
-    desk.git("rm", "-q", "--cached", "gone.py")
-    desk.now_s += LOOK_AGAIN_S
-    begun, may_go_on = threading.Event(), threading.Event()
-    read = Repository.read
-
-    def slow(*arguments: Any) -> Any:
-        begun.set()
-        assert may_go_on.wait(TIMEOUT_S)
-        return read(*arguments)
-
-    monkeypatch.setattr(Repository, "read", slow)
-    desk.files.passages(here, END)
-    assert begun.wait(TIMEOUT_S)
-    # While it is read anew.
-    (found,) = desk.files.passages(here, END)
-    assert "shown" in found
-    may_go_on.set()
-    assert "newer" in desk.passages(here)
-
-
-def test_of_too_much_the_nearest_is_read_and_another_part_after_a_move(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for folder in ("a", "b", "a/deep"):
-        (desk.folder / folder).mkdir()
-    desk.track(**{"top": "top", "a/one": "a_one", "a/deep/two": "a_deep", "b/three": "b_three"})
-    monkeypatch.setattr(tracked_files, "MAX_BYTES", 2 * len(line("a_deep")))
-    here, there = desk.document("a/here.py"), desk.document("b/here.py")
-    found = desk.passages(here)
-    assert [mark in found for mark in ("top", "a_one", "a_deep", "b_three")] == [0, 1, 1, 0]
-    # Not at once: who goes to and fro would have everything read each time.
-    assert "b_three" not in desk.passages(there)
-    desk.now_s += MOVE_AGAIN_S
-    found = desk.passages(there)
-    assert [mark in found for mark in ("a_one", "b_three")] == [0, 1]
-
-
-def test_of_equally_near_files_the_one_changed_last_is_read(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    desk.track(a="oldest", b="newest", c="middle")
-    for name, seconds in (("a", 10), ("b", 30), ("c", 20)):
-        os.utime(desk.folder / f"{name}.py", (seconds, seconds))
-    monkeypatch.setattr(tracked_files, "MAX_BYTES", 2 * len(line("newest")))
-    found = desk.passages(desk.document())
-    assert [mark in found for mark in ("newest", "middle", "oldest")] == [1, 1, 0]
-
-
-def test_the_text_not_asked_for_longest_goes_and_comes_back_after_a_while(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workspace_files, "MAX_KEPT", 2)
-    documents = [desk.document(f"here.{extension}") for extension in ("py", "go", "rs")]
-    for extension in ("py", "go", "rs"):
-        (desk.folder / f"other.{extension}").write_text(line(extension))
-    desk.git("add", ".")
-    for document in (*documents[:2], documents[0], documents[2]):
-        assert "quarterly" in desk.passages(document)
-    assert len(desk.files._texts) == 2
-    assert desk.passages(documents[1]) == ""
-    assert desk.passages(documents[0]) != ""
-    desk.now_s += MOVE_AGAIN_S
-    assert desk.passages(documents[1]) != ""
-
-
 # What can go wrong
 
 
@@ -516,31 +237,6 @@ def test_a_failure_is_one_line_and_no_passages_until_later(
         desk.folder.with_name("moved").rename(desk.folder)
     desk.now_s += 1
     assert "shown" in desk.passages(here)
-
-
-def test_an_unreadable_file_is_left_out(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.track(other="shown", broken="hidden")
-    really = open
-
-    def refuse(path: Any, *arguments: Any) -> Any:
-        if Path(path).name == "broken.py":
-            raise PermissionError("no")
-        return really(path, *arguments)
-
-    monkeypatch.setattr(tracked_files, "open", refuse, raising=False)
-    found = desk.passages(desk.document())
-    assert "shown" in found
-    assert "hidden" not in found
-
-
-def test_git_runs_nothing_that_a_repository_names(desk: Desk) -> None:
-    hook = desk.folder.parent / "hook"
-    hook.write_text(f"#!/bin/sh\ntouch {hook}-was-run\n")
-    hook.chmod(0o755)
-    desk.track(other="shown")
-    desk.git("config", "core.fsmonitor", str(hook))
-    assert "shown" in desk.passages(desk.document())
-    assert not Path(f"{hook}-was-run").exists()
 
 
 # Settings
