@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engine.engine import Engine
-from lsp_server import tracked_files
+from lsp_server import tracked_files, workspace_files
 from lsp_server.documents import Change, Document, Position
 from lsp_server.git import ask_git
 from lsp_server.repository_text import LOOK_AGAIN_S
@@ -309,6 +310,19 @@ def test_the_thread_gives_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     desk.passages(desk.document())
     assert set(seen) == {max(usual, NICENESS)}
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == usual
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority")
+def test_a_thread_that_gives_way_more_stays_so() -> None:
+    def stays() -> int:
+        own = os.PRIO_PROCESS, threading.get_native_id()
+        os.setpriority(*own, NICENESS + 5)
+        workspace_files._be_nice()
+        return os.getpriority(*own)
+
+    # Of one thread alone.
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(stays).result(TIMEOUT_S) == NICENESS + 5
 
 
 # In the server
